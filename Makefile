@@ -1,0 +1,48 @@
+# Every target sets up .venv in this checkout by itself, once.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup quickstart test lint bench lock clean
+
+help:  ## Show the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## Create .venv with the locked versions
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 ..." >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { [ "$$(id -u)" = 0 ] && \
+	  apt-get update -qq && apt-get install -y -qq python3-venv; } || \
+	  { echo "Python's venv is missing: sudo apt-get install python3-venv" >&2; exit 2; }
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
+	@echo "Installing the locked packages into .venv (TensorFlow is 250 MB; a minute or two) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+quickstart: $(READY)  ## Tune a small network on the embedded server, to the report
+	$(BIN)/tuner tune scenarios/quickstart.toml
+
+test: $(READY)  ## Run every test that this machine can run
+	$(BIN)/python -m pytest
+
+lint: $(READY)  ## Check format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(READY)  ## Measure the embedded server's cost beside plain grpcio
+	$(BIN)/python benchmarks/embedded_server.py
+
+# Needs uv (pip install uv). The override in pyproject.toml keeps TensorFlow from coming twice.
+lock:  ## Resolve pyproject.toml into requirements.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	  --no-header --no-emit-index-url --no-annotate --group dev --output-file requirements.lock \
+	  pyproject.toml requirements.in
+
+clean:  ## Remove .venv and caches; results and models stay
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
