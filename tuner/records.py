@@ -1,0 +1,288 @@
+"""The values that travel from a scenario to a report. All are frozen; none knows how it was made.
+
+    Config -> Endpoint -> Samples -> Measurement -> Verdict -> Level -> TrialRecord
+
+Times in flight are integer monotonic nanoseconds (`_ns`), rates are per second (`_rps`), and
+milliseconds (`_ms`) appear only in what people read.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner.batching import BatchingParameters
+
+SCHEMA_VERSION = 1
+"""Version of the line format of `trials.jsonl`. 1: first format."""
+
+OK = "OK"
+"""The status code of a request that was answered; every other code is a failure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One point of the search: a batching file (or none: batching off) and server flags.
+
+    `flags` are server flags by name, without dashes, ordered by name.
+    """
+
+    batching: BatchingParameters | None
+    flags: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def id(self) -> str:
+        """A short stable name: equal configurations have equal ids, on every machine."""
+        batching = None if self.batching is None else self.batching.to_dict()
+        text = json.dumps([batching, self.flags], sort_keys=True, separators=(",", ":"))
+        return "c-" + hashlib.sha256(text.encode()).hexdigest()[:8]
+
+    def label(self) -> str:
+        """Words for tables and plots, such as `max 32, timeout 2000 us, 1 thread`."""
+        if self.batching is None:
+            return "batching off"
+        return self.batching.label()
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A server that is ready: where it answers and what it is.
+
+    `metrics_url` is None where the server exports no Prometheus metrics; `pid` is None where the
+    server's process is not on this host; `flags` are all flags the server was started with.
+    """
+
+    address: str
+    metrics_url: str | None
+    pid: int | None
+    start_s: float
+    flags: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ServerIdentity:
+    """What was measured, in the words a report shows."""
+
+    launcher: Literal["docker", "binary", "embedded"]
+    version: str
+    image: str | None = None
+    digest: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How a request ended: a gRPC status code name (`OK`, `UNAVAILABLE`) and the server's text."""
+
+    code: str
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Samples:
+    """Every request of one run of the load generator, in columns of equal length n.
+
+    `intended_ns`, `sent_ns`, `done_ns`: int64 monotonic nanoseconds. A closed loop intends a
+    request at the moment it sends it. `status`: uint16 index into `statuses`, whose first entry
+    is OK. `rows`: int32 rows (0th dimension) of each request. Ordered by intended time.
+
+    `started_ns` is the origin of the schedule, `ended_ns` the end of the last scheduled second
+    (before the drain); `cpu_s` is the CPU the generator's process used between them, and
+    `concurrency` the number of requests outstanding in a closed loop, None in an open loop.
+    """
+
+    intended_ns: NDArray[np.int64]
+    sent_ns: NDArray[np.int64]
+    done_ns: NDArray[np.int64]
+    status: NDArray[np.uint16]
+    rows: NDArray[np.int32]
+    statuses: tuple[Status, ...]
+    started_ns: int
+    ended_ns: int
+    cpu_s: float
+    concurrency: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.intended_ns)
+
+    @property
+    def latency_ns(self) -> NDArray[np.int64]:
+        """Done minus intended: what a client that kept the schedule waited."""
+        return self.done_ns - self.intended_ns
+
+    @property
+    def lateness_ns(self) -> NDArray[np.int64]:
+        """Sent minus intended: how far the generator itself fell behind."""
+        return self.sent_ns - self.intended_ns
+
+
+@dataclass(frozen=True, slots=True)
+class ServerEvidence:
+    """What the server's own counters say of one load level (differences of two scrapes).
+
+    `rows_per_batch` counts real rows, `padding_share` is pad rows over executed rows,
+    `queue_ms` the mean wait from enqueue to a batch thread. None where nothing was batched.
+    """
+
+    batches: int
+    rows_per_batch: float | None
+    padding_share: float | None
+    queue_ms: float | None
+    requests: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class HostEvidence:
+    """Who used the processors during one load level, in cores (1.0 = one busy core)."""
+
+    server_cpu: float | None
+    generator_cpu: float
+    foreign_cpu: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One load level as measured, without judgement.
+
+    Counts concern requests intended inside the window. `offered_rps` is the scheduled arrival
+    rate over the window (None in a closed loop); `throughput_rps` is answers over window plus
+    drain; `goodput_rps` answers within the SLO's limits over the same time. `percentiles_ms`
+    maps names such as `p99` to milliseconds, failures counted as over every limit, and carries
+    only the percentiles that the number of samples supports. A value of None there says that
+    the percentile falls among failed requests. `over_limit` counts, for every latency limit of
+    the SLO (`p99_ms`), requests that were slower than it or failed.
+    """
+
+    loop: Literal["open", "closed"]
+    offered_rps: float | None
+    concurrency: int | None
+    window_s: float
+    drain_s: float
+    warmup_s: float
+    requests: int
+    answered: int
+    throughput_rps: float
+    goodput_rps: float
+    rows_rps: float
+    mean_ms: float | None
+    max_ms: float | None
+    percentiles_ms: dict[str, float | None]
+    over_limit: dict[str, int]
+    errors: dict[str, int]
+    lateness_p50_ms: float
+    lateness_p99_ms: float
+    lateness_max_ms: float
+    achieved_share: float
+    outstanding_slope_rps: float
+    effective_samples: float
+    host: HostEvidence
+    server: ServerEvidence | None = None
+    seed: int | None = None
+
+    @property
+    def error_rate(self) -> float:
+        """Failed requests over all requests of the window."""
+        return (self.requests - self.answered) / self.requests if self.requests else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A reason not to trust a measurement, and what to do about it. `code` is stable."""
+
+    code: str
+    text: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The judgement of one measurement.
+
+    `valid` says that it can be trusted; `feasible` that the SLO is met (None: undecided, too few
+    samples either way). `margins` are (limit - value) / limit for each limit of the SLO, positive
+    when it is kept. `reasons` say in words why the SLO is missed; `doubts` why it is not valid.
+    """
+
+    valid: bool
+    feasible: bool | None
+    margins: dict[str, float]
+    reasons: tuple[str, ...] = ()
+    doubts: tuple[Doubt, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One load level of a trial: what was measured, and what it means.
+
+    `histogram` names the level's file in HdrHistogram log format, relative to the run directory.
+    """
+
+    measurement: Measurement
+    verdict: Verdict
+    histogram: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a trial has no measurement. `by` tells a bad configuration from a bad host."""
+
+    by: Literal["config", "host"]
+    text: str
+    hint: str = ""
+    log_tail: str = ""
+
+
+Outcome = Literal["ok", "infeasible", "invalid", "failed"]
+Role = Literal["off", "default", "guide", "sampler", "final", "given"]
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRecord:
+    """One configuration, from start to judgement; one line of `trials.jsonl`.
+
+    `role` says why it was measured (`given`: the user named it); `block` numbers the randomised
+    blocks of the final and is None in the search. `sustainable_rps` is the highest offered load
+    at which the SLO held, 0 where it held at none, None where no valid measurement decides.
+    `ceiling_rps` is the lowest offered load at which it did not hold, None where the SLO held at
+    all loads tried. `reference_level` indexes the level that `sustainable_rps` refers to.
+    """
+
+    number: int
+    role: Role
+    config: Config
+    outcome: Outcome
+    started: str
+    wall_s: float
+    measuring_s: float
+    start_s: float | None = None
+    peak_rps: float | None = None
+    sustainable_rps: float | None = None
+    ceiling_rps: float | None = None
+    reference_level: int | None = None
+    levels: tuple[Level, ...] = ()
+    failure: Failure | None = None
+    block: int | None = None
+    environment_id: str = ""
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def reference(self) -> Level | None:
+        """The level at the sustainable rate, or None where there is no such rate."""
+        return None if self.reference_level is None else self.levels[self.reference_level]
+
+    @property
+    def shown_level(self) -> Level | None:
+        """The level that stands for this trial in tables.
+
+        The one at its sustainable rate; without one, its lowest valid open-loop load; else None.
+        """
+        if self.reference is not None:
+            return self.reference
+        valid = [
+            level
+            for level in self.levels
+            if level.verdict.valid and level.measurement.loop == "open"
+        ]
+        return min(valid, key=lambda level: level.measurement.offered_rps or 0.0, default=None)

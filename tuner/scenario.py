@@ -1,0 +1,427 @@
+"""Scenario files: TOML in, a frozen, typed Scenario out, or an error that says what to change.
+
+Units are in the key names. Paths are relative to the scenario file. The classes below are the
+reference of the format: `tuner schema` writes them as JSON Schema for editors.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from tuner.errors import InputError, ScenarioError
+from tuner.slo import Slo
+
+Flag = str | bool | int | float
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
+
+
+class ModelSection(_Section):
+    """A SavedModel and how it is asked."""
+
+    path: Path = Field(description="Directory that holds the numeric version directories.")
+    builtin: Literal["dense-2048x4", "basic_pitch"] | None = Field(
+        None, description="A model this project can make; written to `path` on first use."
+    )
+    name: str = Field("", description="Servable name; the directory's own name by default.")
+    signature: str = Field("serving_default", description="Signature that requests call.")
+    version: PositiveInt | None = Field(None, description="Ask for this version, not the latest.")
+    version_label: str | None = Field(None, description="Ask for the version with this label.")
+    weight: PositiveFloat = Field(1.0, description="Share of this model's requests in the mix.")
+    inputs: Literal["random"] | Path = Field(
+        "random",
+        description="`random`, an .npz of arrays by input name, or a tf_serving_warmup_requests.",
+    )
+    dims: dict[str, tuple[PositiveInt, ...]] = Field(
+        {}, description="Sizes of an input's dimensions after the first, where the model is open."
+    )
+    rows: PositiveInt | dict[str, PositiveFloat] = Field(
+        1, description='Rows per request, or a distribution such as { "1" = 0.7, "8" = 0.3 }.'
+    )
+
+    @field_validator("rows")
+    @classmethod
+    def _rows_are_counts(cls, rows: int | dict[str, float]) -> int | dict[str, float]:
+        if isinstance(rows, dict) and (
+            not rows or not all(key.isascii() and key.isdigit() and int(key) > 0 for key in rows)
+        ):
+            raise ValueError('keys must be row counts of 1 or more, such as { "1" = 0.7 }')
+        return rows
+
+    @model_validator(mode="after")
+    def _one_way_to_name_a_version(self) -> Self:
+        if self.version is not None and self.version_label is not None:
+            raise ValueError("give version or version_label, not both")
+        return self
+
+    @property
+    def servable(self) -> str:
+        """The name that requests carry."""
+        return self.name or self.path.name
+
+    @property
+    def row_weights(self) -> dict[int, float]:
+        """Rows per request with their weights."""
+        if isinstance(self.rows, int):
+            return {self.rows: 1.0}
+        return {int(rows): weight for rows, weight in self.rows.items()}
+
+
+class ServerSection(_Section):
+    """Which server is started, and with what."""
+
+    launcher: Literal["embedded", "binary"] = Field(
+        "embedded", description="`embedded` ships with the project; `binary` is TensorFlow's own."
+    )
+    binary: str = Field(
+        "tensorflow_model_server", description="Name on the PATH, or path, of the binary."
+    )
+    start_timeout_s: PositiveFloat = Field(120.0, description="From start to ready, at most.")
+    cpus: str = Field(
+        "auto", description="`auto`, `all`, or a list such as `0-3,6`: processors of the server."
+    )
+    flags: dict[str, Flag] = Field(
+        {}, description="Further flags by name without dashes; deployed with the recommendation."
+    )
+
+    @field_validator("flags")
+    @classmethod
+    def _flags_are_not_ours(cls, flags: dict[str, Flag]) -> dict[str, Flag]:
+        for name in flags:
+            if name.startswith("-"):
+                raise ValueError(f"{name}: write the flag's name without dashes")
+            if name in OWN_FLAGS:
+                raise ValueError(f"{name}: {OWN_FLAGS[name]}")
+        return flags
+
+
+OWN_FLAGS = {
+    "port": "every start gets a fresh port",
+    "rest_api_port": "every start gets a fresh port",
+    "grpc_socket_path": "the server is asked through its port",
+    "model_name": "set model.name",
+    "model_base_path": "set model.path",
+    "model_config_file": "list the models as [[models]]",
+    "enable_batching": "the tuner decides on it",
+    "batching_parameters_file": "the tuner writes it",
+    "monitoring_config_file": "the tuner writes it",
+    "grpc_max_threads": "set load.outstanding_limit, from which it is derived",
+}
+"""Server flags that the tuner sets itself, and where a user says the same thing."""
+
+
+class LoadSection(_Section):
+    """The requests' arrival, and who sends them."""
+
+    arrivals: Literal["poisson", "constant", "trace"] = Field(
+        "poisson", description="Open-loop arrival process."
+    )
+    trace: Path | None = Field(None, description="File of arrival offsets in seconds, one a line.")
+    engine: Literal["grpcio"] = Field("grpcio", description="The load generator's client.")
+    concurrency: PositiveInt = Field(
+        64, description="Requests outstanding in the closed loop that finds the peak."
+    )
+    outstanding_limit: PositiveInt = Field(
+        1024, description="An open-loop level ends as saturated at this many unanswered requests."
+    )
+    deadline_ms: PositiveFloat = Field(10_000.0, description="Deadline of every request.")
+    cpus: str = Field("auto", description="`auto`, `all`, or a list: processors of the generator.")
+
+    @model_validator(mode="after")
+    def _a_trace_has_a_file(self) -> Self:
+        if (self.arrivals == "trace") != (self.trace is not None):
+            raise ValueError('arrivals = "trace" and trace = "FILE" belong together')
+        return self
+
+
+class SloSection(_Section):
+    """The latency promise. At least one limit."""
+
+    p50_ms: PositiveFloat | None = None
+    p90_ms: PositiveFloat | None = None
+    p95_ms: PositiveFloat | None = None
+    p99_ms: PositiveFloat | None = None
+    p999_ms: PositiveFloat | None = None
+    max_error_rate: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        0.0, description="Share of requests that may fail."
+    )
+    confidence: Annotated[float, Field(ge=0.5, le=0.999)] = Field(
+        0.95, description="Of the counting test that decides whether the SLO holds."
+    )
+
+    @model_validator(mode="after")
+    def _at_least_one_limit(self) -> Self:
+        if not self.limits:
+            raise ValueError("set at least one limit, such as p99_ms = 50")
+        return self
+
+    @property
+    def limits(self) -> tuple[tuple[str, float], ...]:
+        """The limits that are set, as (`p99`, milliseconds)."""
+        return tuple(
+            (name, limit)
+            for name in ("p50", "p90", "p95", "p99", "p999")
+            if (limit := getattr(self, f"{name}_ms")) is not None
+        )
+
+
+class MeasureSection(_Section):
+    """How long is measured, and how finely the sustainable rate is bracketed."""
+
+    window_s: PositiveFloat = Field(4.0, description="Shortest measuring window of a load level.")
+    max_window_s: PositiveFloat = Field(
+        30.0, description="A window grows up to this where the rate is low or the answer is open."
+    )
+    warmup_s: PositiveFloat = Field(
+        2.0, description="One stretch of warm-up load; repeated until the latency is steady."
+    )
+    max_warmup_s: PositiveFloat = Field(20.0, description="All warm-up of one start, at most.")
+    resolution: Annotated[float, Field(ge=0.01, le=0.5)] = Field(
+        0.06, description="The sustainable rate is bracketed to this share of itself."
+    )
+    repeats: NonNegativeInt = Field(
+        2, description="How often an invalid measurement is repeated before it counts as invalid."
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.max_window_s < self.window_s:
+            raise ValueError("max_window_s must be at least window_s")
+        if self.max_warmup_s < self.warmup_s:
+            raise ValueError("max_warmup_s must be at least warmup_s")
+        return self
+
+
+class SpaceSection(_Section):
+    """The values each parameter may take."""
+
+    max_batch_size: tuple[PositiveInt, ...] = (4, 8, 16, 32, 64, 128)
+    batch_timeout_micros: tuple[NonNegativeInt, ...] = (0, 1_000, 2_000, 5_000, 10_000)
+    num_batch_threads: tuple[PositiveInt, ...] = (1, 2, 4)
+    allowed_batch_sizes: tuple[Literal["any", "powers_of_two"], ...] = Field(
+        ("any",), description="Batch sizes a batch is padded to."
+    )
+    flags: dict[str, tuple[Flag, ...]] = Field(
+        {}, description="Server flags to search, each with its values."
+    )
+
+    @field_validator("max_batch_size", "batch_timeout_micros", "num_batch_threads")
+    @classmethod
+    def _choices(cls, values: tuple[int, ...]) -> tuple[int, ...]:
+        if not values:
+            raise ValueError("list at least one value")
+        return tuple(sorted(set(values)))
+
+
+class SearchSection(_Section):
+    """How many configurations are measured, and how they are chosen."""
+
+    trials: PositiveInt = Field(12, description="Server starts of the search, baselines included.")
+    sampler: Literal["tpe", "random", "nsga2"] = Field("tpe", description="Optuna's sampler.")
+    device: Literal["auto", "cpu", "gpu"] = Field(
+        "auto", description="Which of the guide's starting points are tried first."
+    )
+    guide_points: NonNegativeInt = Field(
+        3, description="How many of the guide's starting points are tried before the sampler."
+    )
+    final_blocks: NonNegativeInt = Field(
+        3, description="Blocks of the final, each measuring winner and default on fresh starts."
+    )
+    space: SpaceSection = SpaceSection()
+
+
+class Scenario(_Section):
+    """One tuning job, complete."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    seed: NonNegativeInt = Field(1, description="Of arrivals, payloads and the sampler.")
+    models: Annotated[tuple[ModelSection, ...], Field(min_length=1)]
+    slo: SloSection
+    server: ServerSection = ServerSection()
+    load: LoadSection = LoadSection()
+    measure: MeasureSection = MeasureSection()
+    search: SearchSection = SearchSection()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_model_is_a_list_of_one(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "model" in data:
+            if "models" in data:
+                raise ValueError("give [model] or several [[models]], not both")
+            data = dict(data)
+            data["models"] = [data.pop("model")]
+        return data
+
+    @model_validator(mode="after")
+    def _models_have_names_of_their_own(self) -> Self:
+        paths: dict[str, Path] = {}
+        for model in self.models:
+            if paths.setdefault(model.servable, model.path) != model.path:
+                raise ValueError(f"two models are named {model.servable!r}; set name on one")
+        return self
+
+    def limits(self) -> Slo:
+        """The SLO as the value that measurements are judged by."""
+        return Slo(
+            limits_ms=self.slo.limits,
+            max_error_rate=self.slo.max_error_rate,
+            confidence=self.slo.confidence,
+        )
+
+
+def load(path: Path) -> Scenario:
+    """Read a scenario file. Raises ScenarioError naming file, key, value and remedy."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ScenarioError(f"{path}: no such scenario", hint=_neighbours(path)) from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ScenarioError(f"{path}: cannot be read: {reason}") from None
+    return parse(text, path)
+
+
+def parse(text: str, path: Path) -> Scenario:
+    """Validate a scenario's text; `path` names it in errors and anchors relative paths."""
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ScenarioError(f"{path}: not valid TOML: {error}") from None
+    try:
+        scenario = Scenario.model_validate(data)
+    except ValidationError as error:
+        raise ScenarioError(_explain(path, error, single="model" in data)) from None
+    try:
+        scenario.limits()
+    except InputError as error:
+        raise ScenarioError(f"{path}: slo.{error.message}", hint=error.hint) from None
+    return _anchored(scenario, path.parent)
+
+
+def json_schema() -> dict[str, Any]:
+    """The scenario format as JSON Schema, with `[model]` as the short form of `[[models]]`."""
+    schema = Scenario.model_json_schema()
+    models = schema["properties"]["models"]
+    schema["properties"]["model"] = models["items"]
+    schema["required"].remove("models")
+    schema["oneOf"] = [{"required": ["model"]}, {"required": ["models"]}]
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "tuner scenario"
+    return schema
+
+
+def _anchored(scenario: Scenario, folder: Path) -> Scenario:
+    """Resolve every relative path against the scenario's folder."""
+
+    def at(path: Path) -> Path:
+        return (folder / path.expanduser()).resolve()
+
+    models = tuple(
+        model.model_copy(
+            update={
+                "path": at(model.path),
+                "inputs": model.inputs if model.inputs == "random" else at(Path(model.inputs)),
+            }
+        )
+        for model in scenario.models
+    )
+    trace = scenario.load.trace
+    load_section = scenario.load.model_copy(update={"trace": trace and at(trace)})
+    return scenario.model_copy(update={"models": models, "load": load_section})
+
+
+def _neighbours(path: Path) -> str:
+    folder = path.parent
+    if not folder.is_dir():
+        return f"there is no directory {folder} either"
+    names = sorted(item.name for item in folder.glob("*.toml"))
+    near = difflib.get_close_matches(path.name, names, n=1) or names[:5]
+    return f"did you mean {' or '.join(str(folder / name) for name in near)}?" if near else (
+        "write one with: tuner init MODEL_DIR"
+    )  # fmt: skip
+
+
+def _explain(path: Path, error: ValidationError, *, single: bool) -> str:
+    """Say each problem as `file: key.path: what is wrong, got value`."""
+    lines = []
+    for problem in error.errors():
+        where = [part for part in problem["loc"] if not _is_type_tag(part)]
+        if single and where[:2] == ["models", 0]:
+            where[:2] = ["model"]
+        key = ".".join(str(part) for part in where) or "the scenario"
+        lines.append(f"{path}: {key}: {_complaint(problem, where)}")
+    return "\n".join(dict.fromkeys(lines))
+
+
+def _is_type_tag(part: int | str) -> bool:
+    """Tell pydantic's own names of union members from the user's keys."""
+    return isinstance(part, str) and (
+        part in {"str", "bool", "int", "float", "path", "constrained-int"}
+        or part.startswith(("literal[", "dict[", "function-", "lax-or-strict"))
+    )
+
+
+def _complaint(problem: Any, where: Sequence[int | str]) -> str:
+    kind, value = problem["type"], problem["input"]
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if kind == "extra_forbidden":
+        known = _known_keys(where)
+        near = difflib.get_close_matches(str(where[-1]), known, n=1)
+        remedy = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+        return f"unknown key; {remedy}"
+    if kind == "missing":
+        return "is missing"
+    if kind == "value_error":
+        return message
+    wanted = {
+        "float_parsing": "expected a number",
+        "float_type": "expected a number",
+        "int_parsing": "expected a whole number",
+        "int_type": "expected a whole number",
+        "int_from_float": "expected a whole number",
+        "string_type": "expected text in quotes",
+        "model_type": "expected a table",
+    }.get(kind, message[:1].lower() + message[1:])
+    return f"{wanted}, got {_shown(value)}"
+
+
+def _shown(value: Any) -> str:
+    text = f'"{value}"' if isinstance(value, str) else repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _known_keys(where: Sequence[int | str]) -> list[str]:
+    """List the keys of the section that the last part of `where` was written in."""
+    section: type[BaseModel] = Scenario
+    for part in where[:-1]:
+        name = "models" if part == "model" else str(part)
+        section = _SECTIONS.get(name, section)
+    keys = list(section.model_fields)
+    return ["model", *keys] if section is Scenario else keys
+
+
+_SECTIONS: dict[str, type[BaseModel]] = {
+    "models": ModelSection,
+    "slo": SloSection,
+    "server": ServerSection,
+    "load": LoadSection,
+    "measure": MeasureSection,
+    "search": SearchSection,
+    "space": SpaceSection,
+}
