@@ -1,0 +1,51 @@
+"""The ladder of offered loads that brackets a configuration's sustainable rate."""
+
+import math
+from dataclasses import dataclass
+
+FALL = 0.65
+MOST_LEVELS = 14
+LOWEST_SHARE = 0.02
+
+
+@dataclass(slots=True)
+class Ladder:
+    """Climb while the SLO holds, fall while it does not, then bisect.
+
+    `start_rps` is the first load, `step` the factor by which it climbs, and the answer is
+    bracketed once no more than `resolution` (a share of the rate) lies between `held_rps`, the
+    highest load that held, and `failed_rps`, the lowest that did not. A load that fails below one
+    that held moves the bracket down: what is called sustainable has nothing failing under it.
+    """
+
+    start_rps: float
+    resolution: float
+    step: float = 1.25
+    held_rps: float = 0.0
+    failed_rps: float = math.inf
+    levels: int = 0
+
+    def next_rps(self) -> float | None:
+        """The load to try next, or None when the answer is bracketed or out of reach."""
+        if self.levels >= MOST_LEVELS:
+            return None
+        if not self.levels:
+            return self.start_rps
+        if math.isinf(self.failed_rps):
+            return self.held_rps * self.step
+        if not self.held_rps:
+            lower = self.failed_rps * FALL
+            return lower if lower >= self.start_rps * LOWEST_SHARE else None
+        if self.failed_rps <= self.held_rps * (1 + self.resolution):
+            return None
+        return math.sqrt(self.held_rps * self.failed_rps)
+
+    def tell(self, offered_rps: float, *, held: bool) -> None:
+        """Take in what a load showed."""
+        self.levels += 1
+        if held and offered_rps < self.failed_rps:
+            self.held_rps = max(self.held_rps, offered_rps)
+        elif not held:
+            self.failed_rps = min(self.failed_rps, offered_rps)
+            if self.held_rps >= self.failed_rps:
+                self.held_rps = 0.0

@@ -1,0 +1,1 @@
+"""Which configuration is measured next, and which one is recommended in the end."""
