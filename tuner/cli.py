@@ -1,0 +1,229 @@
+"""The command line: parse, wire, call, print. Nothing heavy is imported before it is needed."""
+
+# ruff: noqa: PLC0415 - every command imports its own part, so that `--help` answers at once
+
+import json
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from tuner import __version__
+from tuner.errors import TunerError, UsageError
+
+DIRECTORY = click.Path(path_type=Path, file_okay=False)
+FILE = click.Path(path_type=Path, dir_okay=False)
+RESULTS = Path("results")
+
+as_json = click.option("--json", "json_", is_flag=True, help="Print the result as JSON.")
+
+
+def guarded(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn errors into a message, a remedy and an exit code; anything else is our own bug."""
+
+    @wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except TunerError as error:
+            _fail(error)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            sys.exit(130)
+        except BrokenPipeError:  # the reader of a pipe has gone: nothing is left to say
+            sys.stderr.close()
+            sys.exit(0)
+
+    return run
+
+
+def _fail(error: TunerError) -> NoReturn:
+    click.echo(f"tuner: {error.message}", err=True)
+    if error.hint:
+        click.echo(f"  {error.hint}", err=True)
+    sys.exit(error.exit_code)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 99})
+@click.version_option(__version__, message="tuner %(version)s")
+def main() -> None:
+    """Find TensorFlow Serving's batching parameters: the most load within a latency promise.
+
+    \b
+    Start:    tuner init MODEL_DIR > my.toml && tuner tune my.toml
+    Example:  tuner tune scenarios/quickstart.toml
+
+    Exit codes: 0 done, 1 failure, 2 bad input, 130 interrupted (the run can be resumed).
+    """  # noqa: D301 - \b is click's mark for text that keeps its lines
+
+
+@main.command()
+@click.argument("scenario", type=FILE, required=False)
+@click.option("--resume", type=DIRECTORY, metavar="RUN", help="Go on with a run that was ended.")
+@click.option("--trials", type=click.IntRange(min=1), help="Server starts of the search.")
+@click.option("--deadline", metavar="WHEN", help="End by then: 8h, 90m or 07:00.")
+@click.option(
+    "--out", type=DIRECTORY, default=RESULTS, show_default=True, help="Where runs are kept."
+)
+@as_json
+@guarded
+def tune(
+    scenario: Path | None,
+    resume: Path | None,
+    trials: int | None,
+    deadline: str | None,
+    out: Path,
+    json_: bool,
+) -> None:
+    """Search, record, confirm, recommend and report: the main job.
+
+    \b
+    Example:  tuner tune scenarios/quickstart.toml --deadline 07:00
+              tuner tune --resume results/20260301T220000Z-quickstart
+    """  # noqa: D301
+    if (scenario is None) == (resume is None):
+        raise UsageError(
+            "give a scenario or --resume RUN, one of them", hint="see: tuner tune --help"
+        )
+    from tuner.commands.closing import print_closing
+    from tuner.commands.progress import Narrator
+    from tuner.commands.tune import Request
+    from tuner.commands.tune import tune as run_tune
+
+    with Narrator() as narrator:
+        run = run_tune(Request(scenario, resume, out, trials, deadline), narrator)
+    if json_:
+        click.echo((run.path / "recommendation.json").read_text(encoding="utf-8"), nl=False)
+    else:
+        print_closing(run)
+
+
+@main.command()
+@click.argument("scenario", type=FILE)
+@click.option("--params", type=FILE, help="Batching parameters file; without it, batching is off.")
+@click.option(
+    "--out", type=DIRECTORY, default=RESULTS, show_default=True, help="Where runs are kept."
+)
+@as_json
+@guarded
+def measure(scenario: Path, params: Path | None, out: Path, json_: bool) -> None:
+    """Measure the throughput/latency curve of one configuration.
+
+    \b
+    Example:  tuner measure scenarios/quickstart.toml --params batching_parameters.txt
+    """  # noqa: D301
+    from tuner.commands.closing import print_curve
+    from tuner.commands.measure import Request, as_json_text
+    from tuner.commands.measure import measure as run_measure
+    from tuner.commands.progress import Narrator
+
+    with Narrator() as narrator:
+        run, record = run_measure(Request(scenario, params, out), narrator)
+    if json_:
+        click.echo(as_json_text(record))
+        return
+    print_curve(record)
+    click.echo(f"report: {run.path / 'report.html'}")
+
+
+@main.command()
+@click.argument("run", type=DIRECTORY)
+@as_json
+@guarded
+def report(run: Path, json_: bool) -> None:
+    """Rebuild the page, the plots and the Pareto table of a run. Measures nothing.
+
+    \b
+    Example:  tuner report results/20260301T220000Z-quickstart
+    """  # noqa: D301
+    from tuner.commands.publish import publish_report
+    from tuner.store import RunDirectory
+
+    paths = [str(path) for path in publish_report(RunDirectory(run))]
+    click.echo(json.dumps(paths, indent=2) if json_ else "\n".join(paths))
+
+
+@main.command()
+@click.argument("run", type=DIRECTORY)
+@click.option("--p50", metavar="MS", help="Limit of the median, such as 20ms.")
+@click.option("--p90", metavar="MS", help="Limit of the 90th percentile.")
+@click.option("--p95", metavar="MS", help="Limit of the 95th percentile.")
+@click.option("--p99", metavar="MS", help="Limit of the 99th percentile.")
+@click.option("--p999", metavar="MS", help="Limit of the 99.9th percentile.")
+@click.option("--max-error-rate", type=click.FloatRange(0, 1, max_open=True), help="A share.")
+@as_json
+@guarded
+def recommend(run: Path, json_: bool, max_error_rate: float | None, **limits: str | None) -> None:
+    """Recommend for another SLO from a recorded run. Measures nothing.
+
+    Prints the batching file for that SLO.
+
+    \b
+    Example:  tuner recommend results/20260301T220000Z-quickstart --p99 20ms
+    """  # noqa: D301
+    from tuner.commands.recommend import recommend as run_recommend
+    from tuner.store import RunDirectory
+
+    limits_ms = {name: _milliseconds(name, text) for name, text in limits.items() if text}
+    found, text = run_recommend(RunDirectory(run), limits_ms, max_error_rate)
+    click.echo(json.dumps(found, indent=2) if json_ else text, nl=json_)
+
+
+def _milliseconds(name: str, text: str) -> float:
+    """Parse `20ms`, `20` or `0.5s`."""
+    number, factor = text.strip().lower(), 1.0
+    if number.endswith("ms"):
+        number = number.removesuffix("ms")
+    elif number.endswith("s"):
+        number, factor = number.removesuffix("s"), 1000.0
+    try:
+        return float(number) * factor
+    except ValueError:
+        raise UsageError(
+            f"--{name}: expected a time in milliseconds, got {text!r}", hint="write 20ms or 20"
+        ) from None
+
+
+@main.command()
+@click.argument("model_dir", type=DIRECTORY)
+@click.option("--out", type=FILE, help="File to write; standard output without it.")
+@guarded
+def init(model_dir: Path, out: Path | None) -> None:
+    """Read a SavedModel and write a commented scenario that runs as it is.
+
+    \b
+    Example:  tuner init models/resnet --out resnet.toml
+    """  # noqa: D301
+    from tuner.starter import starter
+    from tuner.store import write_atomically
+
+    text = starter(model_dir, out or Path("scenario.toml"))
+    if out is None:
+        click.echo(text, nl=False)
+        return
+    if out.exists():
+        raise UsageError(f"{out}: exists already", hint="name another file with --out")
+    write_atomically(out, text)
+    click.echo(f"{out}\nnext: tuner tune {out}")
+
+
+@main.command()
+@click.option("--out", type=FILE, help="File to write; standard output without it.")
+@guarded
+def schema(out: Path | None) -> None:
+    """Write the JSON Schema of scenario files, for completion in editors.
+
+    \b
+    Example:  tuner schema --out scenario.schema.json
+    """  # noqa: D301
+    from tuner.scenario import json_schema
+    from tuner.store import write_atomically
+
+    text = json.dumps(json_schema(), indent=2) + "\n"
+    if out is None:
+        click.echo(text, nl=False)
+    else:
+        write_atomically(out, text)

@@ -1,0 +1,102 @@
+"""From a scenario to a bench: models looked at, requests built, processors and launcher chosen."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tuner import builtin, environment, model
+from tuner.errors import ModelError
+from tuner.load.payload import MixPart, build_pool
+from tuner.records import ServerIdentity
+from tuner.scenario import ModelSection, Scenario
+from tuner.server import process
+from tuner.server.cpus import Placement, place
+from tuner.server.launcher import Launcher
+from tuner.store import RunDirectory
+from tuner.trial import Bench
+
+Models = Sequence[tuple[ModelSection, model.ModelInfo]]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A bench, and what is recorded of it. `cpus` is the number of the server's processors."""
+
+    bench: Bench
+    server: ServerIdentity
+    environment: dict[str, Any]
+    cpus: int
+
+
+def prepare(
+    scenario: Scenario, infos: Models, run: RunDirectory, notify: Callable[[str], None]
+) -> Prepared:
+    """Make ready all that every trial of a run needs, before any server starts.
+
+    Raises InputError or HostError where a night would trip over it.
+    """
+    placement = place(scenario.server.cpus, scenario.load.cpus)
+    launcher = launcher_of(scenario, placement)
+    identity = launcher.identify()
+    described = environment.describe(
+        server=identity,
+        models={section.servable: info.fingerprint for section, info in infos},
+        scenario=scenario.model_dump(mode="json"),
+        placement=placement.describe(),
+    )
+    notify("building the requests")
+    pool = run.path / "requests.pool"
+    build_pool([_part(section, info) for section, info in infos], seed=scenario.seed).save(pool)
+    bench = Bench(
+        scenario=scenario,
+        slo=scenario.limits(),
+        launcher=launcher,
+        pool=pool,
+        folder=run.path,
+        environment_id=environment.environment_id(described),
+        generator_cpus=placement.generator,
+        notify=notify,
+    )
+    return Prepared(bench, identity, described, len(placement.server))
+
+
+def models(scenario: Scenario, notify: Callable[[str], None]) -> Models:
+    """Read every model of a scenario, making the built-in ones that are not there yet.
+
+    Raises ModelError for one that is missing, broken, or cannot be batched.
+    """
+    infos = []
+    for section in scenario.models:
+        if section.builtin is not None:
+            builtin.ensure(section.builtin, section.path, notify)
+        info = model.inspect(section.path, version=section.version)
+        model.require_batchable(section.path, info.signature(section.signature))
+        infos.append((section, info))
+    return infos
+
+
+def launcher_of(scenario: Scenario, placement: Placement) -> Launcher:
+    """Choose the scenario's way of running the server."""
+    starters = {"embedded": process.embedded, "binary": process.binary}
+    return starters[scenario.server.launcher](scenario, placement.server)
+
+
+def _part(section: ModelSection, info: model.ModelInfo) -> MixPart:
+    signature = info.signature(section.signature)
+    unknown = sorted(set(section.dims) - set(signature.inputs))
+    if unknown:
+        raise ModelError(
+            f"model.dims: {section.path} has no input {unknown[0]!r}",
+            hint=f"its inputs are {', '.join(sorted(signature.inputs))}",
+        )
+    return MixPart(
+        model=section.servable,
+        signature=signature,
+        version=section.version,
+        version_label=section.version_label,
+        weight=section.weight,
+        rows=section.row_weights,
+        inputs=None if section.inputs == "random" else Path(section.inputs),
+        dims=section.dims,
+    )

@@ -1,0 +1,77 @@
+"""The closing table on the terminal: recommended against both baselines."""
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tuner.commands.publish import report_run
+from tuner.records import TrialRecord
+from tuner.report.tables import closing_rows
+from tuner.store import BATCHING, RunDirectory
+
+VERDICTS = {
+    "gain": "Proven gain.",
+    "tie": "A tie: keep the default.",
+    "none": "No proven gain: keep what you have.",
+    "undecided": "Undecided: nothing is confirmed yet.",
+}
+
+
+def print_closing(run: RunDirectory) -> None:
+    """Print what a run found to stdout."""
+    shown = report_run(run)
+    console = Console(highlight=False, soft_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD, title=f"{shown.name}: {shown.slo.describe()}")
+    for name in ("", "configuration"):
+        table.add_column(name)
+    for name in ("sustainable/s", "p99 ms", "throughput/s", "rows/batch", "gain"):
+        table.add_column(name, justify="right")
+    for row in closing_rows(shown):
+        gain = "" if row.gain_percent is None else f"{row.gain_percent:+.0f} %"
+        if row.gain_low is not None and row.gain_high is not None:
+            gain += f" [{row.gain_low:+.0f}, {row.gain_high:+.0f}]"
+        table.add_row(
+            row.contender,
+            Text(row.label),
+            _number(row.sustainable_rps, 0),
+            _number(row.p99_ms, 1),
+            _number(row.throughput_rps, 0),
+            _number(row.rows_per_batch, 1),
+            gain,
+        )
+    console.print(table)
+    verdict = VERDICTS.get(shown.recommendation.get("verdict", ""), "")
+    console.print(Text(f"{verdict} {shown.recommendation.get('why', '')}"))
+    console.print(Text(f"server measured: {shown.server.launcher} ({shown.server.version})"))
+    console.print(Text(f"\n{run.path / BATCHING}"))
+    console.print(Text((run.path / BATCHING).read_text(encoding="utf-8")))
+    console.print(Text(f"report: {run.path / 'report.html'}"))
+
+
+def print_curve(record: TrialRecord) -> None:
+    """Print the curve of one configuration to stdout, by rising load."""
+    console = Console(highlight=False, soft_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD, title=record.config.label())
+    for name in ("offered/s", "throughput/s", "p50 ms", "p99 ms", "errors", "rows/batch"):
+        table.add_column(name, justify="right")
+    table.add_column("SLO")
+    opened = [level for level in record.levels if level.measurement.loop == "open"]
+    for level in sorted(opened, key=lambda level: level.measurement.offered_rps or 0.0):
+        measured, verdict = level.measurement, level.verdict
+        server = measured.server
+        answer = {True: "holds", False: "missed", None: "undecided"}[verdict.feasible]
+        table.add_row(
+            _number(measured.offered_rps, 1),
+            _number(measured.throughput_rps, 1),
+            _number(measured.percentiles_ms.get("p50"), 1),
+            _number(measured.percentiles_ms.get("p99"), 1),
+            str(measured.requests - measured.answered),
+            _number(None if server is None else server.rows_per_batch, 1),
+            answer if verdict.valid else f"{answer}; {verdict.doubts[0].text}",
+        )
+    console.print(table)
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:,.{digits}f}"

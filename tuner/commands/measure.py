@@ -1,0 +1,51 @@
+"""`tuner measure`: the throughput/latency curve of one configuration."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from tuner import store
+from tuner.batching import BatchingParameters
+from tuner.commands import bench as benches
+from tuner.commands.progress import Narrator
+from tuner.commands.publish import publish_report
+from tuner.records import Config, TrialRecord
+from tuner.scenario import load
+from tuner.store import RunDirectory
+from tuner.trial import Task, run_trial
+
+CURVE_SHARES = (0.25, 0.5, 0.75, 0.9)
+"""Loads below the sustainable rate that complete the curve."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the command line asked for. `params` is None for batching off."""
+
+    scenario: Path
+    params: Path | None
+    out: Path
+
+
+def measure(request: Request, narrator: Narrator) -> tuple[RunDirectory, TrialRecord]:
+    """Measure one configuration and write a run of its own with its plots."""
+    batching = None if request.params is None else BatchingParameters.from_file(request.params)
+    scenario = load(request.scenario)
+    infos = benches.models(scenario, narrator.say)
+    text = request.scenario.read_text(encoding="utf-8")
+    run = store.create(request.out, f"{scenario.name}-measure", text)
+    with run.locked():
+        prepared = benches.prepare(scenario, infos, run, narrator.note)
+        run.keep_environment(prepared.environment, request.scenario)
+        task = Task(number=0, role="given", config=Config(batching), curve_shares=CURVE_SHARES)
+        narrator.begin(task, done=0, total=1, left_s=None)
+        record = run_trial(prepared.bench, task)
+        run.append(record)
+        narrator.finish(record)
+        publish_report(run)
+    return run, record
+
+
+def as_json_text(record: TrialRecord) -> str:
+    """The record as it stands in `trials.jsonl`."""
+    return json.dumps(json.loads(store.record_json(record)), indent=2)

@@ -1,0 +1,120 @@
+"""What a run leaves for people and programs, made from its records alone."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tuner.batching import BatchingParameters
+from tuner.clock import utc_now
+from tuner.errors import InputError, UsageError
+from tuner.records import ServerIdentity, TrialRecord
+from tuner.report.run import Run
+from tuner.scenario import Scenario, parse
+from tuner.search.recommend import Decision, decide, file_text, recommendation
+from tuner.server.flags import deployed_flags
+from tuner.slo import Slo
+from tuner.store import BATCHING, RECOMMENDATION, SCENARIO, RunDirectory, read_json
+
+
+def publish_recommendation(
+    run: RunDirectory,
+    scenario: Scenario,
+    records: Sequence[TrialRecord],
+    server: ServerIdentity,
+) -> dict[str, Any] | None:
+    """Write the batching file and `recommendation.json` as of now; None while nothing is known.
+
+    Called after every trial, so that a run ended at any moment leaves a valid recommendation.
+    """
+    slo = scenario.limits()
+    decision = decide(records, slo, resolution=scenario.measure.resolution)
+    if decision is None:
+        return None
+    described = describe(decision, records, scenario, server, slo)
+    text = file_text(decision, scenario=scenario.name, server=server, slo=slo, when=utc_now())
+    run.write(BATCHING, text)
+    run.write(RECOMMENDATION, json.dumps(described, indent=2) + "\n")
+    return described
+
+
+def describe(
+    decision: Decision,
+    records: Sequence[TrialRecord],
+    scenario: Scenario,
+    server: ServerIdentity,
+    slo: Slo,
+) -> dict[str, Any]:
+    """The object of `recommendation.json` for a decision."""
+    return recommendation(
+        decision,
+        records,
+        scenario=scenario.name,
+        server=server,
+        slo=slo,
+        flags=deployed_flags(scenario, decision.config),
+    )
+
+
+def publish_report(run: RunDirectory) -> tuple[Path, ...]:
+    """Write the Pareto table, the plots and the page. Raises UsageError where this is no run."""
+    from tuner.report.page import write_report  # noqa: PLC0415 - matplotlib and jinja are slow
+    from tuner.report.tables import write_pareto_csv  # noqa: PLC0415
+
+    shown = report_run(run)
+    pareto = run.path / "pareto.csv"
+    write_pareto_csv(shown, pareto)
+    return (*write_report(shown, run.path), pareto)
+
+
+def report_run(run: RunDirectory) -> Run:
+    """Read a run from disk for a report. Raises UsageError where nothing was measured."""
+    scenario = scenario_of(run)
+    environment = run.environment()
+    found = read_json(run.path / RECOMMENDATION) or {}
+    records = run.trials()
+    if not records:
+        raise UsageError(
+            f"{run.path}: no trial is finished yet, so there is nothing to report",
+            hint=f"go on with: tuner tune --resume {run.path}",
+        )
+    return Run(
+        name=scenario.name,
+        directory=run.path,
+        scenario_text=run.scenario_text(),
+        slo=scenario.limits(),
+        server=identity_of(environment),
+        environment=environment,
+        trials=records,
+        recommendation=found,
+        batching_text=_deployed_text(run, found),
+    )
+
+
+def scenario_of(run: RunDirectory) -> Scenario:
+    """The scenario a run was started with."""
+    folder = run.environment().get("scenario_folder", ".")
+    return parse(run.scenario_text(), run.path / folder / SCENARIO)
+
+
+def identity_of(environment: Mapping[str, Any]) -> ServerIdentity:
+    """The server as a run's environment describes it. Raises UsageError where it does not."""
+    try:
+        return ServerIdentity(**environment["server"])
+    except (KeyError, TypeError):
+        raise UsageError(
+            "environment.json is missing or torn, so the run does not say what it measured",
+            hint="restore it from a copy, or start a new run",
+        ) from None
+
+
+def _deployed_text(run: RunDirectory, found: Mapping[str, Any]) -> str:
+    """The recommended file; empty where batching off is recommended or nothing is."""
+    if not found.get("parameters"):
+        return ""
+    path = run.path / BATCHING
+    try:
+        BatchingParameters.from_file(path)
+        return path.read_text(encoding="utf-8")
+    except (InputError, OSError):
+        return BatchingParameters.from_dict(found["parameters"]).to_text()

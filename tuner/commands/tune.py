@@ -1,0 +1,199 @@
+"""`tuner tune`: the main job."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from tuner import environment, store
+from tuner.clock import NS_PER_S, now_ns
+from tuner.commands import bench as benches
+from tuner.commands.progress import Narrator
+from tuner.commands.publish import publish_recommendation, publish_report, scenario_of
+from tuner.errors import HostError, TunerError, UsageError
+from tuner.records import TrialRecord
+from tuner.scenario import Scenario, load
+from tuner.search.loop import Budget, Tuning
+from tuner.search.sampler import Sampler
+from tuner.search.space import Space
+from tuner.store import RunDirectory
+from tuner.trial import run_trial
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the command line asked for. Exactly one of `scenario` and `resume` is set."""
+
+    scenario: Path | None
+    resume: Path | None
+    out: Path
+    trials: int | None
+    deadline: str | None
+
+
+def tune(request: Request, narrator: Narrator) -> RunDirectory:
+    """Run or resume a tuning run to its end, and publish what it found.
+
+    Raises KeyboardInterrupt after the first Ctrl-C, with the run saved.
+    """
+    deadline_ns = None if request.deadline is None else deadline(request.deadline)
+    if request.resume is not None:
+        run = RunDirectory(request.resume)
+        scenario = scenario_of(run)
+        infos = benches.models(scenario, narrator.say)
+    else:
+        assert request.scenario is not None
+        scenario = load(request.scenario)
+        infos = benches.models(scenario, narrator.say)
+        text = request.scenario.read_text(encoding="utf-8")
+        run = store.create(request.out, scenario.name, text)
+    with run.locked():
+        prepared = benches.prepare(scenario, infos, run, narrator.note)
+        _keep_environment(run, request, prepared.environment)
+        narrator.say(f"results go to {run.path}")
+        _search(run, scenario, prepared, request.trials, deadline_ns, narrator)
+    return run
+
+
+def _search(
+    run: RunDirectory,
+    scenario: Scenario,
+    prepared: benches.Prepared,
+    trials: int | None,
+    deadline_ns: int | None,
+    narrator: Narrator,
+) -> None:
+    """Drive the loop; whatever ends it, what was measured is published."""
+    space = Space.of(scenario)
+    records: list[TrialRecord] = list(run.trials())
+
+    def append(record: TrialRecord) -> None:
+        run.append(record)
+        publish_recommendation(run, scenario, records, prepared.server)
+
+    tuning = Tuning(
+        scenario=scenario,
+        slo=prepared.bench.slo,
+        sampler=Sampler(
+            space,
+            name=scenario.search.sampler,
+            seed=scenario.seed,
+            database=run.path / store.STUDY,
+        ),
+        space=space,
+        cpus=prepared.cpus,
+        budget=Budget(
+            trials=trials or scenario.search.trials,
+            final_blocks=scenario.search.final_blocks,
+            deadline_ns=deadline_ns,
+        ),
+        records=records,
+        measure=lambda task: run_trial(prepared.bench, task),
+        append=append,
+        watcher=narrator,
+    )
+    try:
+        with _interruptible(narrator):
+            tuning.run()
+    except (HostError, KeyboardInterrupt):
+        # The disk may be what failed: an error here would hide the one that matters.
+        with suppress(TunerError):
+            _publish(run, records)
+        narrator.say(f"to go on: tuner tune --resume {run.path}")
+        raise
+    _publish(run, records)
+
+
+def _publish(run: RunDirectory, records: list[TrialRecord]) -> None:
+    if records:
+        publish_report(run)
+
+
+def _keep_environment(run: RunDirectory, request: Request, described: dict[str, Any]) -> None:
+    """Write what was measured where; on resume, refuse to mix unlike environments."""
+    known = run.environment()
+    if request.resume is not None and known:
+        if unlike := environment.differences(known, described):
+            shown = "; ".join(
+                f"{key}: was {then!r}, is {now!r}" for key, (then, now) in unlike.items()
+            )
+            raise UsageError(
+                f"{run.path}: this run was measured under other conditions: {shown}",
+                hint="start a new run; figures of both would not be comparable",
+            )
+        return
+    run.keep_environment(described, request.scenario or run.path / store.SCENARIO)
+
+
+def deadline(text: str) -> int:
+    """Parse `8h`, `90m`, `1h30m`, `45s` or a time of day `07:00` into a monotonic instant.
+
+    Raises UsageError where it is neither.
+    """
+    remaining_s = _until(text) if ":" in text else _duration(text)
+    if remaining_s is None or remaining_s <= 0:
+        raise UsageError(
+            f"--deadline: {text!r} is neither a duration nor a time of day",
+            hint="write 8h, 90m or 07:00",
+        )
+    return now_ns() + int(remaining_s * NS_PER_S)
+
+
+def _duration(text: str) -> float | None:
+    units = {"h": 3600.0, "m": 60.0, "s": 1.0}
+    seconds, number = 0.0, ""
+    for character in text:
+        if character in units and number:
+            try:
+                seconds += float(number) * units[character]
+            except ValueError:
+                return None
+            number = ""
+        else:
+            number += character
+    return None if number else seconds
+
+
+def _until(text: str) -> float | None:
+    """Seconds to the next time the local clock shows `text`."""
+    try:
+        wanted = datetime.strptime(text, "%H:%M").time()  # noqa: DTZ007 - a local time of day
+    except ValueError:
+        return None
+    now = datetime.now().astimezone()
+    moment = now.replace(hour=wanted.hour, minute=wanted.minute, second=0, microsecond=0)
+    if moment <= now:
+        moment += timedelta(days=1)
+    return (moment - now).total_seconds()
+
+
+@contextmanager
+def _interruptible(narrator: Narrator) -> Iterator[None]:
+    """First Ctrl-C or SIGTERM: stop the server, save, leave. Second: leave at once.
+
+    Leaving at once loses nothing: records are on disk, and the kernel ends the server and the
+    generator with this process.
+    """
+    asked = False
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            os._exit(130)
+        asked = True
+        narrator.say("stopping: ending the trial in flight (again to leave at once)")
+        raise KeyboardInterrupt
+
+    previous = {
+        number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
