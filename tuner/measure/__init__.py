@@ -1,0 +1,1 @@
+"""Samples in, Measurement and Verdict out. Knows neither the server nor the load generator."""
