@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+
+from tuner.errors import InputError
+from tuner.load import arrivals
+
+
+def written(tmp_path, text):
+    path = tmp_path / "trace.txt"
+    path.write_text(text)
+    return path
+
+
+def test_poisson_is_reproducible_by_its_seed():
+    first = arrivals.poisson(200, 10, seed=7)
+    assert np.array_equal(first, arrivals.poisson(200, 10, seed=7))
+    assert not np.array_equal(first, arrivals.poisson(200, 10, seed=8)[: len(first)])
+
+
+def test_poisson_statistics():
+    offsets = arrivals.poisson(100, 1000, seed=1)  # 100,000 arrivals expected, deviation 316
+    gaps_s = np.diff(offsets) / 1e9
+    assert offsets.dtype == np.int64
+    assert abs(len(offsets) - 100_000) < 5 * 316
+    assert np.all(gaps_s >= 0)
+    assert 0 <= offsets[0] < offsets[-1] < 1000e9
+    # Exponential gaps: mean 1 / rate, deviation equal to the mean, memoryless.
+    assert gaps_s.mean() == pytest.approx(0.01, rel=0.02)
+    assert gaps_s.std() == pytest.approx(0.01, rel=0.02)
+    assert np.mean(gaps_s > 0.01) == pytest.approx(np.exp(-1), rel=0.02)
+    # Counts in equal windows: the variance of a Poisson count is its mean.
+    counts = np.bincount(offsets // 1_000_000_000)
+    assert counts.var() / counts.mean() == pytest.approx(1.0, abs=0.2)
+
+
+@pytest.mark.parametrize(
+    ("rate", "duration", "expected_ms"),
+    [
+        (4, 1, [0, 250, 500, 750]),
+        (2.5, 1, [0, 400, 800]),  # the next would be due at 1200 ms
+        (0.1, 30, [0, 10_000, 20_000]),  # 0.1 * 30 is 3.0000000000000004 in floating point
+        (0.1, 1, [0]),
+    ],
+)
+def test_constant(rate, duration, expected_ms):
+    assert (arrivals.constant(rate, duration) // 1_000_000).tolist() == expected_ms
+
+
+def test_trace_as_recorded(tmp_path):
+    path = written(tmp_path, "# offsets\n0.5\n\n0.75  # a comment\n0.75\n3\n")
+    assert arrivals.trace(path, 2.0).tolist() == [500_000_000, 750_000_000, 750_000_000]
+
+
+def test_trace_stretched_to_a_rate_keeps_its_shape_and_repeats(tmp_path):
+    # Gaps 1 and 3: at 3 arrivals in 1.5 s the mean gap is 0.5 s, so the gaps are 0.25 and 0.75.
+    path = written(tmp_path, "10\n11\n14\n")
+    offsets = arrivals.trace(path, 3.0, rate_rps=2.0)
+    assert (offsets // 1_000_000).tolist() == [0, 250, 1000, 1500, 1750, 2500]
+
+
+def test_trace_of_one_burst_at_a_rate(tmp_path):
+    offsets = arrivals.trace(written(tmp_path, "1\n1\n"), 2.0, rate_rps=2.0)
+    assert (offsets // 1_000_000).tolist() == [0, 0, 1000, 1000]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("0\nsoon\n", r"trace.txt:2: expected an offset in seconds, got 'soon'"),
+        ("0\n-1\n", r"trace.txt:2: expected"),
+        ("nan\n", r"trace.txt:1: expected"),
+        ("# c\n2\n1\n", r"trace.txt:3: 1 comes before the previous offset 2"),
+        ("# nothing\n", "holds no offset"),
+        ("5\n", "no arrival before 2 s"),
+    ],
+)
+def test_bad_trace_names_file_and_line(tmp_path, text, words):
+    with pytest.raises(InputError, match=words):
+        arrivals.trace(written(tmp_path, text), 2.0)
+
+
+def test_missing_and_binary_trace(tmp_path):
+    with pytest.raises(InputError, match="No such file"):
+        arrivals.trace(tmp_path / "nowhere", 1.0)
+    (tmp_path / "trace.bin").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="not text"):
+        arrivals.trace(tmp_path / "trace.bin", 1.0)

@@ -1,0 +1,145 @@
+"""The seam between the generator and whatever speaks gRPC.
+
+An engine gets ready-made request bytes and a schedule, and returns one row per request in
+`Columns`. It decides how bytes reach the server and nothing else; a further engine is one module
+and one line in `ENGINES`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner.errors import LoadError
+
+PREDICT = "/tensorflow.serving.PredictionService/Predict"
+MAX_STATUSES = 4096
+"""Distinct (code, text) pairs kept apart in one run; later texts are folded into their code."""
+
+StatusKey = tuple[str, str]
+OK: StatusKey = ("OK", "")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Columns:
+    """Every request of one run, in columns of equal length, ordered by intended time.
+
+    `intended_ns`, `sent_ns`, `done_ns` are monotonic; `status` indexes `statuses`, whose first
+    entry is OK; `message` is the index of the request's bytes. `started_ns` is the schedule's
+    origin, `ended_ns` when sending stopped, and `cpu_s` the CPU this process used between them.
+    """
+
+    intended_ns: NDArray[np.int64]
+    sent_ns: NDArray[np.int64]
+    done_ns: NDArray[np.int64]
+    status: NDArray[np.uint16]
+    message: NDArray[np.int32]
+    statuses: tuple[StatusKey, ...]
+    started_ns: int
+    ended_ns: int
+    cpu_s: float
+
+
+class Recorder:
+    """Collects one run's requests in the order in which they end, and freezes them as Columns."""
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[int, int, int, int, int]] = []
+        self._statuses: dict[StatusKey, int] = {OK: 0}
+
+    def record(
+        self, intended_ns: int, sent_ns: int, done_ns: int, message: int, status: StatusKey = OK
+    ) -> None:
+        """Keep one request, whatever became of it."""
+        number = self._statuses.get(status)
+        if number is None:
+            number = self._number(status)
+        self._rows.append((intended_ns, sent_ns, done_ns, number, message))
+
+    def columns(self, *, started_ns: int, ended_ns: int, cpu_s: float) -> Columns:
+        """Freeze what was recorded."""
+        table = np.array(self._rows, dtype=np.int64).reshape(-1, 5)
+        table = table[np.argsort(table[:, 0], kind="stable")]
+        return Columns(
+            intended_ns=table[:, 0].copy(),
+            sent_ns=table[:, 1].copy(),
+            done_ns=table[:, 2].copy(),
+            status=table[:, 3].astype(np.uint16),
+            message=table[:, 4].astype(np.int32),
+            statuses=tuple(self._statuses),
+            started_ns=started_ns,
+            ended_ns=ended_ns,
+            cpu_s=cpu_s,
+        )
+
+    def _number(self, status: StatusKey) -> int:
+        # A server that writes a counter into every message must not outgrow the uint16 column.
+        if len(self._statuses) >= MAX_STATUSES:
+            status = (status[0], "(further texts)")
+        return self._statuses.setdefault(status, len(self._statuses))
+
+
+class Engine(Protocol):
+    """Sends requests and notes what became of each. No failure of a request ever raises."""
+
+    def open_loop(
+        self,
+        messages: Sequence[bytes],
+        picks: NDArray[np.int32],
+        offsets_ns: NDArray[np.int64],
+        *,
+        duration_s: float,
+        give_up_outstanding: int | None = None,
+    ) -> Columns:
+        """Send `messages[picks[i]]` at `offsets_ns[i]` after the start, whatever has returned.
+
+        Waits for every answer, each bounded by the deadline. Where more than
+        `give_up_outstanding` requests are unanswered, sending stops: the rest of the schedule is
+        then absent, and `ended_ns` says when.
+        """
+        ...
+
+    def closed_loop(
+        self,
+        messages: Sequence[bytes],
+        picks: NDArray[np.int32],
+        *,
+        concurrency: int,
+        duration_s: float,
+    ) -> Columns:
+        """Keep `concurrency` requests outstanding; `picks` is gone through again and again."""
+        ...
+
+    def call(self, message: bytes, *, deadline_s: float) -> StatusKey:
+        """Send one request, with a deadline of its own, and wait for its end."""
+        ...
+
+    def close(self) -> None:
+        """Close the connections."""
+        ...
+
+
+class EngineFactory(Protocol):
+    """How an engine is made. It connects, but an unreachable server is not an error here."""
+
+    def __call__(self, address: str, *, deadline_s: float, connections: int) -> Engine:
+        """Return an engine for `address` (`host:port`); both loops put `deadline_s` on calls."""
+        ...
+
+
+ENGINES = {"grpcio": ("tuner.load.grpcio_engine", "GrpcioEngine")}
+"""Module and class by engine name, imported when asked for: gRPC stays out of other processes."""
+
+
+def engine_factory(name: str) -> EngineFactory:
+    """Look up an engine. Raises LoadError where there is none of that name."""
+    try:
+        module, attribute = ENGINES[name]
+    except KeyError:
+        raise LoadError(
+            f"there is no load engine {name!r}", hint=f"the engines are {', '.join(ENGINES)}"
+        ) from None
+    return cast("EngineFactory", getattr(import_module(module), attribute))

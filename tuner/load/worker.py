@@ -1,0 +1,171 @@
+"""The generator's own process: `python -m tuner.load.worker`, commands on stdin.
+
+It imports neither TensorFlow nor anything else that is not needed to send bytes on time, and it
+ends with its parent: end of file on stdin ends it at once, even in the middle of a run.
+"""
+
+import gc
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from queue import SimpleQueue
+
+import numpy as np
+
+from tuner.errors import LoadError, TunerError
+from tuner.load import wire
+from tuner.load.client import Columns, Engine, StatusKey, engine_factory
+from tuner.load.pool import RequestPool
+
+PICKS = 1 << 16
+"""Requests drawn ahead for a closed loop, whose number nobody knows; they then repeat."""
+
+Reply = tuple[wire.Message, bytes]
+
+
+class Worker:
+    """A pool and an engine, and the commands on them. Each returns a reply and its bytes."""
+
+    def __init__(self, settings: wire.Message) -> None:
+        self.pool = RequestPool.load(Path(settings["pool"]))
+        self.engine: Engine = engine_factory(settings["engine"])(
+            settings["address"],
+            deadline_s=settings["deadline_s"],
+            connections=settings["connections"],
+        )
+
+    def open_loop(self, command: wire.Message, blob: bytes) -> Reply:
+        """Run the schedule whose offsets are the command's bytes."""
+        offsets_ns = np.frombuffer(blob, dtype="<i8").astype(np.int64)
+        picks = self.pool.draw(len(offsets_ns), command["seed"])
+        with _without_gc():
+            columns = self.engine.open_loop(
+                self.pool.messages,
+                picks,
+                offsets_ns,
+                duration_s=command["duration_s"],
+                give_up_outstanding=command["give_up_outstanding"],
+            )
+        return self._samples(columns)
+
+    def closed_loop(self, command: wire.Message, _blob: bytes) -> Reply:
+        """Keep a number of requests outstanding."""
+        picks = self.pool.draw(PICKS, command["seed"])
+        with _without_gc():
+            columns = self.engine.closed_loop(
+                self.pool.messages,
+                picks,
+                concurrency=command["concurrency"],
+                duration_s=command["duration_s"],
+            )
+        return self._samples(columns)
+
+    def exercise(self, command: wire.Message, _blob: bytes) -> Reply:
+        """Send requests of given row counts one after another, until one is not answered."""
+        statuses: list[StatusKey] = []
+        for rows in command["rows"]:
+            for message in self.pool.of_rows(rows):
+                for _ in range(command["repeats"]):
+                    status = self.engine.call(message, deadline_s=command["deadline_s"])
+                    statuses.append(status)
+                    # A server that hangs would otherwise cost the deadline for every size.
+                    if status[0] == "DEADLINE_EXCEEDED":
+                        return {"ok": True, "statuses": statuses}, b""
+        return {"ok": True, "statuses": statuses}, b""
+
+    def _samples(self, columns: Columns) -> Reply:
+        table = np.empty(len(columns.intended_ns), dtype=wire.SAMPLE)
+        for name in ("intended_ns", "sent_ns", "done_ns", "status"):
+            table[name] = getattr(columns, name)
+        table["rows"] = np.array(self.pool.rows, dtype=np.int32)[columns.message]
+        reply = {
+            "ok": True,
+            "statuses": columns.statuses,
+            "started_ns": columns.started_ns,
+            "ended_ns": columns.ended_ns,
+            "cpu_s": columns.cpu_s,
+        }
+        return reply, table.tobytes()
+
+
+def main() -> None:
+    """Serve commands until the parent closes the pipe."""
+    # What a library prints must not get between the replies: file descriptor 1 becomes stderr.
+    replies = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    commands = _commands()
+    settings, _ = commands.get()
+    try:
+        niceness = _settle(settings)
+        worker = Worker(settings)
+        models = len(worker.pool.examples)
+        wire.write(replies, {"ok": True, "niceness": niceness, "models": models})
+        handlers: dict[str, Callable[[wire.Message, bytes], Reply]] = {
+            "open_loop": worker.open_loop,
+            "closed_loop": worker.closed_loop,
+            "exercise": worker.exercise,
+        }
+        while True:
+            command, blob = commands.get()
+            wire.write(replies, *handlers[command["do"]](command, blob))
+    except TunerError as error:
+        wire.write(replies, {"error": error.message, "hint": error.hint})
+
+
+def _commands() -> SimpleQueue[tuple[wire.Message, bytes]]:
+    """Read stdin in a thread of its own, so that its end is noticed while a run is going on."""
+    queue: SimpleQueue[tuple[wire.Message, bytes]] = SimpleQueue()
+    # A file of its own: the interpreter aborts if sys.stdin is being read while it shuts down.
+    stdin = os.fdopen(os.dup(0), "rb")
+
+    def listen() -> None:
+        with suppress(EOFError):
+            while True:
+                queue.put(wire.read(stdin))
+        os._exit(0)  # nobody is left to hear a reply, so nothing is worth tidying
+
+    threading.Thread(target=listen, daemon=True).start()
+    return queue
+
+
+def _settle(settings: wire.Message) -> int:
+    """Take processors and priority before gRPC starts its threads, which inherit both.
+
+    Returns the niceness reached: raising the priority needs a privilege and is no must.
+    """
+    if settings["cpus"] is not None:
+        try:
+            os.sched_setaffinity(0, settings["cpus"])
+        except (OSError, ValueError) as error:
+            allowed = ",".join(map(str, sorted(os.sched_getaffinity(0))))
+            raise LoadError(
+                f"the load generator cannot run on processors {settings['cpus']}: {error}",
+                hint=f"this process may use processors {allowed}",
+            ) from None
+    niceness = settings["niceness"]
+    with suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, 0, niceness)
+    with suppress(OSError):
+        # A session of its own is a scheduling group of its own (sched(7), autogroup): niceness
+        # then counts inside it only, and against other sessions only the group's does.
+        Path("/proc/self/autogroup").write_text(str(niceness), encoding="ascii")
+    return os.getpriority(os.PRIO_PROCESS, 0)
+
+
+@contextmanager
+def _without_gc() -> Iterator[None]:
+    """Keep the collector's pauses out of a run."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()
+
+
+if __name__ == "__main__":
+    main()
