@@ -204,7 +204,7 @@ def test_margins_without_a_percentile_have_the_sign_of_the_count():
 @pytest.mark.parametrize(
     ("changes", "code"),
     [
-        ({"lateness_p99_ms": 3.1}, "generator-late"),
+        ({"lateness_p99_ms": 6.1}, "generator-late"),
         ({"achieved_share": 0.98}, "schedule-missed"),
         ({"host": HostEvidence(1.0, 0.95, 0.0)}, "generator-cpu"),
         ({"host": HostEvidence(1.0, 0.2, 0.3)}, "foreign-cpu"),
@@ -223,7 +223,7 @@ def test_every_doubt_makes_a_level_invalid_and_says_what_to_do(changes, code):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"lateness_p99_ms": 2.9},
+        {"lateness_p99_ms": 5.9},
         {"achieved_share": 0.995},
         {"host": HostEvidence(None, 0.85, None)},
         {"host": HostEvidence(1.9, 0.2, 0.2)},
@@ -241,7 +241,7 @@ def test_ordinary_trouble_is_tolerated(changes):
 
 
 def test_tolerances_can_be_set():
-    assert judge(level(lateness_p99_ms=5.0), P99_60, tolerances=Tolerances(0.1)).valid
+    assert judge(level(lateness_p99_ms=11.0), P99_60, tolerances=Tolerances(0.2)).valid
 
 
 def test_a_limit_on_the_median_is_held_against_median_lateness():
@@ -311,7 +311,7 @@ def test_an_overloaded_server_that_rejects_is_valid_and_infeasible():
     assert (verdict.valid, verdict.feasible) == (True, False)
 
 
-@pytest.mark.parametrize("late_ms", [5.0, 50.0, 500.0])
+@pytest.mark.parametrize("late_ms", [10.0, 50.0, 500.0])
 def test_a_late_generator_makes_the_level_invalid(late_ms):
     # The server takes 20 ms; what is beyond that is the generator's own doing.
     late = np.random.default_rng(1).uniform(0, late_ms, 3_000)

@@ -18,8 +18,9 @@ from tuner.slo import Slo, limit_name
 class Tolerances:
     """How much trouble a measurement may have and still be trusted.
 
-    `lateness_share` of the limit is the error that a late generator may add to a latency. It is
-    not asked below `lateness_floor_ms`, where ordinary timers lie. `foreign_cpu`, in cores, is
+    `lateness_share` of the limit is what a late generator may add to a latency, which makes the
+    server look worse than it is, never better. It is not asked below `lateness_floor_ms`, where
+    ordinary timers lie. `foreign_cpu`, in cores, is
     what an idle machine's own services stay under; `generator_cpu` leaves a single-threaded
     generator a tenth of its core. `backlog_share` of the offered load, growing every second, is
     no longer a queue that wanders. A closed loop may miss `idle_share` of its concurrency.
