@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 FALL = 0.65
 MOST_LEVELS = 14
-LOWEST_SHARE = 0.02
+LOWEST_SHARE = 0.1
 
 
 @dataclass(slots=True)
@@ -16,6 +16,8 @@ class Ladder:
     bracketed once no more than `resolution` (a share of the rate) lies between `held_rps`, the
     highest load that held, and `failed_rps`, the lowest that did not. A load that fails below one
     that held moves the bracket down: what is called sustainable has nothing failing under it.
+    It also ends at a load that moved neither bound, since asking for it again, with the same
+    arrivals, would show the same.
     """
 
     start_rps: float
@@ -24,10 +26,11 @@ class Ladder:
     held_rps: float = 0.0
     failed_rps: float = math.inf
     levels: int = 0
+    stuck: bool = False
 
     def next_rps(self) -> float | None:
         """The load to try next, or None when the answer is bracketed or out of reach."""
-        if self.levels >= MOST_LEVELS:
+        if self.stuck or self.levels >= MOST_LEVELS:
             return None
         if not self.levels:
             return self.start_rps
@@ -43,9 +46,11 @@ class Ladder:
     def tell(self, offered_rps: float, *, held: bool) -> None:
         """Take in what a load showed."""
         self.levels += 1
+        bounds = (self.held_rps, self.failed_rps)
         if held and offered_rps < self.failed_rps:
             self.held_rps = max(self.held_rps, offered_rps)
         elif not held:
             self.failed_rps = min(self.failed_rps, offered_rps)
             if self.held_rps >= self.failed_rps:
                 self.held_rps = 0.0
+        self.stuck = (self.held_rps, self.failed_rps) == bounds

@@ -45,6 +45,9 @@ LOOKS = 2
 START_SHARE = 0.8
 """First open-loop load as a share of the closed-loop peak."""
 
+MENDED_BY_TIME = frozenset({"too-few-samples"})
+"""Doubts that the same measurement again would not settle, but a longer window would."""
+
 SPARE_SAMPLES = 2.0
 """A window holds this many times the samples that could decide it, since some will be over."""
 
@@ -255,7 +258,7 @@ class _Session:
         trusted = True
         while trusted and (rate_rps := ladder.next_rps()) is not None:
             level = self._offered(rate_rps)
-            trusted = level.verdict.valid or level.verdict.feasible is None
+            trusted = level.verdict.valid or _open_near_the_limit(level)
             if trusted:
                 # What arrived decides, not what was asked: Poisson counts differ by their noise.
                 offered_rps = level.measurement.offered_rps or rate_rps
@@ -269,11 +272,10 @@ class _Session:
         self, record: TrialRecord, ladder: Ladder, at: dict[float, int], *, trusted: bool
     ) -> TrialRecord:
         reference = at.get(ladder.held_rps)
-        outcome: Outcome = "infeasible"
+        missed = any(self.levels[index].verdict.feasible is False for index in at.values())
+        outcome: Outcome = "infeasible" if missed and trusted else "invalid"
         if reference is not None:
             outcome = "ok"
-        elif not trusted:
-            outcome = "invalid"
         return replace(
             record,
             outcome=outcome,
@@ -289,8 +291,10 @@ class _Session:
         window_s = self._window_s(rate_rps)
         self.bench.notify(f"{rate_rps:,.0f} requests/s offered")
         level = self._open(rate_rps, window_s)
-        if level.verdict.feasible is None and window_s < settings.max_window_s:
-            level = self._open(rate_rps, min(2 * window_s, settings.max_window_s))
+        if level.verdict.feasible is None:
+            longer_s = min(2 * max(window_s, self._window_s(rate_rps)), settings.max_window_s)
+            if longer_s > window_s:
+                level = self._open(rate_rps, longer_s)
         return level
 
     def _window_s(self, rate_rps: float) -> float:
@@ -337,7 +341,7 @@ class _Session:
             self.measuring_s += (now_ns() - samples.started_ns) / NS_PER_S
             level = self._judged(samples, host, before, warmup_s=warmup_s, wall_s=wall_s)
             self.levels.append(level)
-            if level.verdict.valid or level.verdict.feasible is None:
+            if all(doubt.code in MENDED_BY_TIME for doubt in level.verdict.doubts):
                 break
         return level
 
@@ -398,3 +402,13 @@ class _Session:
                 f"{path}: the samples cannot be written: {error.strerror}",
                 hint=f"make room, then: tuner tune --resume {self.bench.folder}",
             ) from None
+
+
+def _open_near_the_limit(level: Level) -> bool:
+    """Whether only samples are missing, and some requests were over a limit.
+
+    Such a load is not shown to hold, and a lower one may be: queues that overlap less make more
+    independent samples. With none over, a lower load has but fewer samples.
+    """
+    lacking = {doubt.code for doubt in level.verdict.doubts} <= MENDED_BY_TIME
+    return lacking and any(level.measurement.over_limit.values())
