@@ -1,0 +1,232 @@
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+from literal_runs import (
+    BEST,
+    DEFAULT,
+    empty_run,
+    failed_run,
+    figures,
+    gain_run,
+    infeasible_run,
+    invalid_run,
+    one_trial_run,
+    with_verdict,
+)
+
+from tuner.batching import BatchingParameters
+from tuner.errors import StoreError
+from tuner.records import Config, ServerIdentity
+from tuner.report import write_report
+from tuner.report.page import flatten, render_page
+from tuner.report.trust import trial_reasons, trust
+
+EVIL = "<script>alert(1)</script> \"q\" 's' &amp; \u202eRTL $x^2$ " + "W" * 10_000
+
+VOID = {"meta", "br", "img", "link", "use", "path", "rect"}
+
+
+class Outline(HTMLParser):
+    """Collects tags, attributes and ids, and checks that every tag is closed in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.ids, self.attributes, self.open = set(), [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.attributes += attrs
+        self.ids += [value for name, value in attrs if name == "id"]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+
+def words(page):
+    return " ".join(re.sub(r"<[^>]+>", " ", page).replace("\u00a0", " ").split())
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("run")
+    files = write_report(gain_run(), directory)
+    return directory, files, files[0].read_text(encoding="utf-8")
+
+
+def test_report_and_plots_are_written_whole(written):
+    directory, files, _ = written
+    names = sorted(str(path.relative_to(directory)) for path in directory.rglob("*.*"))
+    assert names == sorted(str(path.relative_to(directory)) for path in files)
+    assert {path.suffix for path in files} == {".html", ".svg", ".png"}
+    assert all(path.stat().st_size > 1000 for path in files)
+
+
+def test_the_page_answers_first(written):
+    text = words(written[2])
+    position = [
+        text.index(part)
+        for part in ("+150 % load", "Recommended 500", "max_batch_size {", "Embedded server")
+    ]
+    assert position == sorted(position)
+    assert "--grpc_max_threads=256" in text
+    assert "p99 ≤ 60 ms" in text
+    assert position[-1] < text.index("All trials")
+
+
+def test_the_page_is_well_formed_and_needs_nothing_from_outside(written):
+    page = written[2]
+    outline = Outline(page)
+    assert len(outline.ids) == len(set(outline.ids))
+    assert "http://" not in page
+    assert "https://" not in page
+    assert outline.tags.isdisjoint({"script", "link", "img", "iframe", "object", "embed"})
+    references = [value for name, value in outline.attributes if name in {"href", "src"}]
+    assert references
+    assert all(value[0] == "#" and value[1:] in outline.ids for value in references)
+    assert "default-src 'none'" in page
+    assert "@import" not in page
+    assert all(target[0] == "#" for target in re.findall(r"url\(([^)]+)\)", page))
+
+
+def test_all_colours_of_the_plots_follow_the_scheme_of_the_page(written):
+    page = written[2]
+    drawings = "".join(re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL))
+    styles = re.search(r"<style>(.*?)</style>", page, flags=re.DOTALL)[1]
+    light, dark = styles.split("prefers-color-scheme: dark", 1)
+    used = set(re.findall(r"var\((--[\w-]+)\)", drawings))
+    assert {"--recommended", "--default", "--off", "--ink"} <= used
+    assert all(f"{name}:" in light and f"{name}:" in dark for name in used)
+
+
+def evil_run():
+    run = failed_run(EVIL, EVIL + "\x00\x1b[31m\udc80")
+    batching = BatchingParameters(max_batch_size=7, thread_pool_name=EVIL)
+    trials = (*gain_run().trials, replace(run.trials[0], number=9, config=Config(batching)))
+    return replace(
+        gain_run(),
+        name=EVIL,
+        scenario_text=EVIL,
+        server=ServerIdentity("docker", EVIL, EVIL, EVIL),
+        environment={EVIL: EVIL, "list": [1, EVIL]},
+        trials=(*trials, *invalid_run().trials),
+        recommendation={
+            **gain_run().recommendation,
+            "why": EVIL,
+            "flags": {EVIL: EVIL},
+        },
+        batching_text=EVIL,
+    )
+
+
+def test_whatever_a_run_says_is_text_and_not_markup(tmp_path):
+    page = write_report(evil_run(), tmp_path)[0].read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; &#34;q&#34; &#39;s&#39; &amp;amp;" in page
+    assert "script" not in Outline(page).tags
+
+
+def test_long_texts_are_folded_away():
+    page = render_page(failed_run(EVIL), ())
+    assert "<details><summary><bdi>&lt;script&gt;" in page
+    assert page.count("W" * 10_000) == 1
+
+
+@pytest.mark.parametrize(
+    ("run", "expected"),
+    [
+        (empty_run(), "No trial has finished."),
+        (one_trial_run(), "Batching off is recommended"),
+        (infeasible_run(), "p99 was over 60 ms"),
+        (invalid_run(), "sent 9 ms late at p99"),
+        (failed_run(), "the server exited with code 255"),
+        (with_verdict("undecided", default=None, off=None, gain=None), "Provisional"),
+        (with_verdict("tie"), "keep the default"),
+    ],
+)
+def test_every_kind_of_run_has_a_sensible_page(run, expected):
+    page = render_page(run, ())
+    Outline(page)
+    assert expected in words(page)
+    assert not re.search(r"\bNone(?! of|: every)", words(page))
+
+
+def test_the_server_that_was_measured_is_named_in_large():
+    run = gain_run()
+    docker = replace(run, server=ServerIdentity("docker", "2.19.1", "tensorflow/serving:2.19.1"))
+    assert '<p class="large">TensorFlow Serving in Docker</p>' in render_page(docker, ())
+    assert '<p class="large">Embedded server</p>' in render_page(run, ())
+
+
+def test_a_figure_that_is_not_valid_says_so():
+    run = gain_run()
+    doubtful = {**run.recommendation["default"], "valid": False}
+    page = render_page(with_verdict("gain", default=doubtful), ())
+    assert words(page).count("not valid") == 1
+
+
+def test_plots_of_an_earlier_report_do_not_stay(tmp_path):
+    write_report(one_trial_run(), tmp_path)
+    assert (tmp_path / "plots" / "front.svg").exists()
+    write_report(empty_run(), tmp_path)
+    assert list((tmp_path / "plots").iterdir()) == []
+
+
+def test_a_directory_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "plots").write_text("in the way")
+    with pytest.raises(StoreError, match="plots"):
+        write_report(one_trial_run(), tmp_path)
+
+
+def test_trust_counts_doubts_and_valid_measurements():
+    found = trust(gain_run())
+    facts = {fact.name: fact.value.replace("\u00a0", " ") for fact in found.facts}
+    assert facts["Valid measurements"] == "9 of 10 (90 %)"
+    assert facts["Loops"] == "9 open, 1 closed"
+    assert [(item.doubt.code, item.count) for item in found.doubts] == [("generator-late", 1)]
+
+
+def test_the_reason_of_a_trial_is_said_once():
+    assert trial_reasons(invalid_run()) == {0: "sent 9 ms late at p99"}
+    assert trial_reasons(gain_run()) == {}
+
+
+def test_a_run_without_an_answer_does_not_show_its_baseline_as_recommended():
+    nothing = {
+        "recommended": figures(None, None, None),
+        "default": figures(None, None, None),
+        "config_id": DEFAULT.id,
+        "why": "nothing held",
+    }
+    run = replace(invalid_run(), recommendation=nothing, batching_text="max_batch_size {}")
+    page = render_page(run, ())
+    assert "To deploy until there is an answer" in page
+    assert "Nothing held." in page
+    assert "requests/s sustained" not in page
+    assert 'class="recommended"' not in page
+
+
+def test_flatten_names_nested_values():
+    assert list(flatten({"a": {"b": 1, "c": [2, 3]}, "d": None})) == [
+        ("a.b", "1"),
+        ("a.c", "2, 3"),
+        ("d", "–"),  # noqa: RUF001
+    ]
+
+
+def test_the_recommended_trial_is_marked_in_the_table():
+    page = render_page(gain_run(), ())
+    row = re.search(r'<tr class="recommended">.*?</tr>', page, flags=re.DOTALL)[0]
+    assert BEST.id in row

@@ -1,0 +1,181 @@
+"""The report: one self-contained page that needs no network, no script and no server."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from tuner.errors import StoreError
+from tuner.records import TrialRecord
+from tuner.report import wording
+from tuner.report.figures import FIGURE_NAMES, Plot, render_plots
+from tuner.report.run import Run
+from tuner.report.svg import inline_svg
+from tuner.report.tables import closing_rows, contender_ids, contenders
+from tuner.report.trust import trial_reasons, trust
+from tuner.slo import percentile_label
+from tuner.store import write_atomically
+
+SERVER_NOTES = {
+    "embedded": (
+        "The project's own stand-in for TensorFlow Serving: the same batch scheduler behind a "
+        "front that costs more per request. The order of configurations carries over; absolute "
+        "rates on TensorFlow Serving are higher."
+    ),
+    "docker": "The server people deploy; a container on the measuring host.",
+    "binary": "The server people deploy; a tensorflow_model_server on the measuring host.",
+}
+
+_LONG = 240
+"""Texts longer than this are folded away behind their beginning."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRow:
+    """One row of the table of trials, in words."""
+
+    number: int
+    role: str
+    label: str
+    config_id: str
+    outcome: str
+    mark: str
+    sustainable: str
+    tail: str
+    rows_per_batch: str
+    peak: str
+    why: str
+    hint: str
+    log_tail: str
+
+
+def write_report(run: Run, directory: Path) -> tuple[Path, ...]:
+    """Write report.html and the plots it shows into `directory`, each whole or not at all.
+
+    Returns the written files, the page first. A plot of an earlier report that this run has no
+    data for is removed. Raises StoreError where the directory cannot be written.
+    """
+    plots = tuple(render_plots(run))
+    folder = directory / "plots"
+    written = []
+    for plot in plots:
+        for suffix, content in ((".svg", plot.svg.encode()), (".png", plot.png)):
+            written.append(folder / f"{plot.name}{suffix}")
+            write_atomically(written[-1], content)
+    _remove_stale(folder, {path.name for path in written})
+    page = directory / "report.html"
+    # A server's log may hold bytes that were no text; a page must still come out.
+    write_atomically(page, render_page(run, plots).encode("utf-8", "replace"))
+    return (page, *written)
+
+
+def _remove_stale(folder: Path, current: set[str]) -> None:
+    for name in FIGURE_NAMES:
+        for suffix in (".svg", ".png"):
+            path = folder / f"{name}{suffix}"
+            if path.name in current:
+                continue
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise StoreError(
+                    f"{path}: a plot of an earlier report cannot be removed: {error.strerror}",
+                    hint="make the folder writable, then rebuild the report",
+                ) from error
+
+
+def render_page(run: Run, plots: tuple[Plot, ...]) -> str:
+    """Render the page as HTML text; everything that comes from the run is escaped."""
+    return _template().render(
+        run=run,
+        headline=wording.headline(run),
+        promise=wording.promise_of(run),
+        launcher=wording.LAUNCHERS[run.server.launcher],
+        server_note=SERVER_NOTES[run.server.launcher],
+        confidence=wording.share(run.slo.confidence),
+        percentile=percentile_label(run.percentile),
+        closing=[row for row in closing_rows(run) if row.sustainable_rps is not None],
+        flags=run.recommendation.get("flags") or {},
+        plots=[
+            # The SVG is this program's own drawing; what it quotes was escaped by matplotlib.
+            (plot, Markup(inline_svg(plot.svg, plot.name, plot.title)))  # noqa: S704
+            for plot in plots
+        ],
+        trials=(trials := _trial_rows(run)),
+        explained=any(row.why for row in trials),
+        trust=trust(run),
+        environment=tuple(flatten(run.environment)),
+    )
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("tuner.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        number=wording.number,
+        rate=wording.rate,
+        ms=wording.milliseconds,
+        clip=wording.clip,
+        sentence=wording.sentence,
+    )
+    environment.globals.update(long=_LONG, gain_words=wording.gain_words)
+    return environment.get_template("report.html.jinja")
+
+
+def _trial_rows(run: Run) -> tuple[TrialRow, ...]:
+    reasons = trial_reasons(run)
+    marks = {
+        config_id: contender
+        for contender in reversed(contenders(run))
+        for config_id in contender_ids(run, contender)
+    }
+    return tuple(
+        _trial_row(run, trial, reasons.get(trial.number, ""), marks.get(trial.config.id, ""))
+        for trial in run.trials
+    )
+
+
+def _trial_row(run: Run, trial: TrialRecord, why: str, mark: str) -> TrialRow:
+    level = trial.reference
+    measurement = level.measurement if level else None
+    server = measurement.server if measurement else None
+    failure = trial.failure
+    return TrialRow(
+        number=trial.number,
+        role=trial.role if trial.block is None else f"{trial.role}, block {trial.block + 1}",
+        label=trial.config.label(),
+        config_id=trial.config.id,
+        outcome=trial.outcome,
+        mark=mark,
+        sustainable=wording.number(trial.sustainable_rps),
+        tail=wording.number(
+            measurement.percentiles_ms.get(run.percentile) if measurement else None
+        ),
+        rows_per_batch=wording.number(server.rows_per_batch if server else None),
+        peak=wording.number(trial.peak_rps),
+        why=why,
+        hint=failure.hint if failure else "",
+        log_tail=failure.log_tail if failure else "",
+    )
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield (dotted key, text) for everything in nested mappings."""
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{name}.")
+        elif isinstance(value, list | tuple):
+            yield name, ", ".join(map(str, value))
+        else:
+            yield name, wording.MISSING if value is None else str(value)

@@ -1,0 +1,197 @@
+"""Numbers and verdicts in words, one way of writing them for tables, plots and the page."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tuner.report.run import Run
+
+MISSING = "–"  # noqa: RUF001
+"""What stands where there is no number."""
+
+_FIXED = "\u00a0"
+"""A space that no line ends at, between a number and its unit."""
+
+LAUNCHERS = {
+    "embedded": "Embedded server",
+    "docker": "TensorFlow Serving in Docker",
+    "binary": "TensorFlow Serving binary",
+}
+"""The three servers, as people call them."""
+
+Tone = Literal["good", "neutral", "bad"]
+
+
+def number(value: float | None) -> str:
+    """Write three significant digits, never an exponent: `0.125`, `57.3`, `12,400`."""
+    if value is None:
+        return MISSING
+    size = abs(value)
+    if size >= 100:
+        return f"{float(f'{value:.3g}'):,.0f}" if size >= 10_000 else f"{value:,.0f}"
+    if size >= 10:
+        return f"{value:.1f}"
+    if size == 0:
+        return "0"
+    if size >= 1:
+        return f"{value:.2f}"
+    return f"{value:.3f}"
+
+
+def rate(value: float | None) -> str:
+    """Write requests per second with their unit."""
+    return MISSING if value is None else f"{number(value)}/s"
+
+
+def milliseconds(value: float | None) -> str:
+    """Write a time in ms with its unit."""
+    return MISSING if value is None else f"{number(value)}{_FIXED}ms"
+
+
+def share(value: float | None) -> str:
+    """Write a fraction as per cent, such as `0.2 %`."""
+    if value is None:
+        return MISSING
+    percent = 100 * value
+    return f"{percent:.3g}{_FIXED}%"
+
+
+def signed_percent(value: float | None) -> str:
+    """Write a gain, in per cent already, with its sign: `+82 %`."""
+    if value is None:
+        return MISSING
+    text = f"{value:+,.1f}" if abs(value) < 10 else f"{value:+,.0f}"
+    return f"{text.replace('-', '−')}{_FIXED}%"  # noqa: RUF001 (a true minus sign, for the eye)
+
+
+def sentence(text: str) -> str:
+    """Begin with a capital letter and end with a full stop."""
+    text = text.strip()
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '!', '?')) else '.'}"
+
+
+def gain_words(percent: float, low: float | None, high: float | None) -> str:
+    """Write a gain with its 95 % interval, or that it has none yet."""
+    if low is None or high is None:
+        return f"{signed_percent(percent)} (not confirmed)"
+    interval = f"{signed_percent(low)} to {signed_percent(high)}"
+    return f"{signed_percent(percent)} (95{_FIXED}% interval {interval})"
+
+
+def clip(text: str, length: int = 160) -> str:
+    """Keep at most `length` characters, the cut marked by an ellipsis."""
+    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
+
+
+def promise_of(run: Run) -> str:
+    """Write the SLO in words, typeset: `p99 ≤ 60 ms, errors ≤ 0.1 %`."""
+    words = run.slo.describe().replace("<= ", f"≤{_FIXED}")
+    return words.replace(" ms", f"{_FIXED}ms").replace(" %", f"{_FIXED}%")
+
+
+def server_words(run: Run) -> str:
+    """Say which server was measured, for the head of every plot."""
+    server = run.server
+    return clip(f"{LAUNCHERS[server.launcher]}, {server.image or server.version}", 70)
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """The answer of a run: a sentence, what it rests on, a word or two for it, and its tone."""
+
+    text: str
+    detail: str
+    tag: str
+    tone: Tone
+
+
+def headline(run: Run) -> Headline:
+    """Say the verdict of a run in words that claim no more than was measured."""
+    promise = promise_of(run)
+    if not run.trials:
+        return Headline(
+            "Nothing has been measured yet.", "The run holds no trial.", "no data", "neutral"
+        )
+    if not run.answered:
+        return _nothing_to_recommend(run, promise)
+    verdict = run.recommendation.get("verdict")
+    if verdict == "gain":
+        return _gain(run, promise)
+    if verdict == "tie":
+        return Headline(
+            "No proven gain: keep the default.",
+            "The best configuration and the server's default carry the same load within "
+            f"{promise}, as far as the noise of this machine lets anyone tell.{_interval(run)}",
+            "tie",
+            "neutral",
+        )
+    if verdict == "none":
+        return Headline(
+            "No proven gain: keep the default.",
+            f"No configuration that was tried proved to carry more load within {promise} than "
+            f"the server's default.{_interval(run)}",
+            "no gain",
+            "neutral",
+        )
+    return Headline(
+        "Provisional: the best so far is not confirmed.",
+        f"It carried the most load within {promise} in the search, but was not yet measured "
+        "again beside the default on fresh server starts. Resume the run to confirm it."
+        f"{_interval(run)}",
+        "not proven",
+        "neutral",
+    )
+
+
+def _gain(run: Run, promise: str) -> Headline:
+    best = rate(run.recommendation["recommended"].get("sustainable_rps"))
+    default = run.recommendation.get("default")
+    instead = f" instead of {rate(default.get('sustainable_rps'))}" if default else ""
+    detail = f"{best}{instead} within {promise}.{_interval(run)}"
+    gain = run.recommendation.get("gain")
+    if gain:
+        text = f"{signed_percent(gain['percent'])} load over the server's default."
+    elif default and default.get("sustainable_rps") == 0:
+        text = "A proven gain: the default keeps the promise at no load that was tried."
+    else:
+        text = "A proven gain over the server's default."
+    return Headline(text, detail, "proven", "good")
+
+
+def _interval(run: Run) -> str:
+    gain = run.recommendation.get("gain")
+    if not gain:
+        return ""
+    return f" Measured difference: {gain_words(gain['percent'], gain['low'], gain['high'])}."
+
+
+def _nothing_to_recommend(run: Run, promise: str) -> Headline:
+    outcomes = {trial.outcome for trial in run.trials}
+    if "ok" in outcomes:
+        return Headline(
+            "No recommendation yet.",
+            f"Some configurations met {promise}, but none has been chosen. Resume the run.",
+            "not proven",
+            "neutral",
+        )
+    if "infeasible" in outcomes:
+        return Headline(
+            "No configuration met the promise.",
+            f"None of the trials kept {promise} at any load that was tried. Relax the limit, "
+            "lower the smallest load, or use a faster model or machine.",
+            "no answer",
+            "bad",
+        )
+    if "invalid" in outcomes:
+        return Headline(
+            "No measurement can be trusted.",
+            "Every measurement was disturbed, so nothing is ranked; the doubts below come with "
+            "their remedies.",
+            "no answer",
+            "bad",
+        )
+    return Headline(
+        "No configuration could be measured.",
+        "Every trial failed; the table of trials says why and what to do.",
+        "no answer",
+        "bad",
+    )
