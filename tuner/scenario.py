@@ -6,7 +6,8 @@ reference of the format: `tuner schema` writes them as JSON Schema for editors.
 
 import difflib
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -30,6 +31,13 @@ Flag = str | bool | int | float
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_key_is_a_truth_value(cls, value: Any) -> Any:
+        if isinstance(value, bool):  # which would count as 1 or 0 where a number is expected
+            raise ValueError(f"expected a value, got {str(value).lower()}")  # noqa: TRY004
+        return value
 
 
 class ModelSection(_Section):
@@ -103,11 +111,7 @@ class ServerSection(_Section):
     @field_validator("flags")
     @classmethod
     def _flags_are_not_ours(cls, flags: dict[str, Flag]) -> dict[str, Flag]:
-        for name in flags:
-            if name.startswith("-"):
-                raise ValueError(f"{name}: write the flag's name without dashes")
-            if name in OWN_FLAGS:
-                raise ValueError(f"{name}: {OWN_FLAGS[name]}")
+        _refuse_own_flags(flags)
         return flags
 
 
@@ -124,6 +128,14 @@ OWN_FLAGS = {
     "grpc_max_threads": "set load.outstanding_limit, from which it is derived",
 }
 """Server flags that the tuner sets itself, and where a user says the same thing."""
+
+
+def _refuse_own_flags(names: Iterable[str]) -> None:
+    for name in names:
+        if name.startswith("-"):
+            raise ValueError(f"{name}: write the flag's name without dashes")
+        if name in OWN_FLAGS:
+            raise ValueError(f"{name}: {OWN_FLAGS[name]}")
 
 
 class LoadSection(_Section):
@@ -228,6 +240,22 @@ class SpaceSection(_Section):
             raise ValueError("list at least one value")
         return tuple(sorted(set(values)))
 
+    @field_validator("allowed_batch_sizes")
+    @classmethod
+    def _at_least_one(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        if not values:
+            raise ValueError("list at least one value")
+        return tuple(dict.fromkeys(values))
+
+    @field_validator("flags")
+    @classmethod
+    def _flags_have_values(cls, flags: dict[str, tuple[Flag, ...]]) -> dict[str, tuple[Flag, ...]]:
+        _refuse_own_flags(flags)
+        for name, values in flags.items():
+            if not values:
+                raise ValueError(f"{name}: list at least one value")
+        return {name: tuple(dict.fromkeys(values)) for name, values in flags.items()}
+
 
 class SearchSection(_Section):
     """How many configurations are measured, and how they are chosen."""
@@ -311,7 +339,7 @@ def parse(text: str, path: Path) -> Scenario:
         scenario.limits()
     except InputError as error:
         raise ScenarioError(f"{path}: slo.{error.message}", hint=error.hint) from None
-    return _anchored(scenario, path.parent)
+    return _anchored(scenario, path)
 
 
 def json_schema() -> dict[str, Any]:
@@ -326,11 +354,18 @@ def json_schema() -> dict[str, Any]:
     return schema
 
 
-def _anchored(scenario: Scenario, folder: Path) -> Scenario:
-    """Resolve every relative path against the scenario's folder."""
+def _anchored(scenario: Scenario, source: Path) -> Scenario:
+    """Resolve every relative path against the folder of the scenario's file."""
+    folder = source.parent
 
     def at(path: Path) -> Path:
-        return (folder / path.expanduser()).resolve()
+        try:
+            return (folder / path.expanduser()).resolve()
+        except RuntimeError:
+            raise ScenarioError(
+                f"{source}: {path}: there is no such home directory",
+                hint="write ./~… for a directory whose name begins with ~",
+            ) from None
 
     models = tuple(
         model.model_copy(
@@ -360,8 +395,13 @@ def _neighbours(path: Path) -> str:
 def _explain(path: Path, error: ValidationError, *, single: bool) -> str:
     """Say each problem as `file: key.path: what is wrong, got value`."""
     lines = []
-    for problem in error.errors():
-        where = [part for part in problem["loc"] if not _is_type_tag(part)]
+    problems = error.errors()
+    places = [problem["loc"] for problem in problems]
+    for problem in problems:
+        loc = problem["loc"]
+        if problem["type"] == "too_short" and any(_lies_in(place, loc) for place in places):
+            continue  # pydantic counts only the items that are right
+        where = [part for before, part in pairwise((0, *loc)) if not _is_type_tag(part, before)]
         if single and where[:2] == ["models", 0]:
             where[:2] = ["model"]
         key = ".".join(str(part) for part in where) or "the scenario"
@@ -369,10 +409,15 @@ def _explain(path: Path, error: ValidationError, *, single: bool) -> str:
     return "\n".join(dict.fromkeys(lines))
 
 
-def _is_type_tag(part: int | str) -> bool:
+def _lies_in(place: Sequence[int | str], section: Sequence[int | str]) -> bool:
+    return len(place) > len(section) and place[: len(section)] == section
+
+
+def _is_type_tag(part: int | str, before: int | str) -> bool:
     """Tell pydantic's own names of union members from the user's keys."""
     return isinstance(part, str) and (
-        part in {"str", "bool", "int", "float", "path", "constrained-int"}
+        part in {"str", "bool", "int", "float", "constrained-int"}
+        or (part == "path" and isinstance(before, str))  # else the key `path` of a model
         or part.startswith(("literal[", "dict[", "function-", "lax-or-strict"))
     )
 

@@ -10,9 +10,10 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
+from io import RawIOBase
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +69,12 @@ class RunDirectory:
         path = self.path / TRIALS
         line = record_json(record) + b"\n"
         try:
-            with path.open("ab") as file:
+            # Unbuffered: a buffer would write its rest at close, after the line was taken back.
+            with path.open("ab", buffering=0) as file:
                 _trim_torn_line(file.fileno(), path)
-                start = file.tell()
+                start = os.fstat(file.fileno()).st_size
                 try:
-                    file.write(line)
-                    file.flush()
+                    _write_all(file, line)
                     os.fsync(file.fileno())
                 except OSError:
                     os.ftruncate(file.fileno(), start)
@@ -177,7 +178,8 @@ def write_atomically(path: Path, content: str | bytes) -> Path:
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # what failed may be the directory itself
+            partial.unlink()
         raise StoreError(
             f"{path}: cannot be written: {error.strerror}", hint="make room or check the rights"
         ) from None
@@ -204,6 +206,13 @@ def _refuse_newer(path: Path, number: int, line: bytes) -> None:
             f"{path}:{number}: format {version} is newer than this tuner's {SCHEMA_VERSION}",
             hint="read it with the tuner that wrote it, or a newer one",
         )
+
+
+def _write_all(file: RawIOBase, data: bytes) -> None:
+    """Write what one call to the kernel may write only a part of."""
+    left = memoryview(data)
+    while left:
+        left = left[file.write(left) or 0 :]
 
 
 def _trim_torn_line(descriptor: int, path: Path) -> None:

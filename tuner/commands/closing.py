@@ -1,5 +1,7 @@
 """The closing table on the terminal: recommended against both baselines."""
 
+import sys
+
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -8,6 +10,7 @@ from rich.text import Text
 from tuner.commands.publish import report_run
 from tuner.records import TrialRecord
 from tuner.report.tables import closing_rows
+from tuner.report.wording import sentence
 from tuner.store import BATCHING, RunDirectory
 
 VERDICTS = {
@@ -21,7 +24,7 @@ VERDICTS = {
 def print_closing(run: RunDirectory) -> None:
     """Print what a run found to stdout."""
     shown = report_run(run)
-    console = Console(highlight=False, soft_wrap=True)
+    console = _console()
     table = Table(box=box.SIMPLE_HEAD, title=f"{shown.name}: {shown.slo.describe()}")
     for name in ("", "configuration"):
         table.add_column(name)
@@ -42,7 +45,7 @@ def print_closing(run: RunDirectory) -> None:
         )
     console.print(table)
     verdict = VERDICTS.get(shown.recommendation.get("verdict", ""), "")
-    console.print(Text(f"{verdict} {shown.recommendation.get('why', '')}"))
+    console.print(Text(f"{verdict} {sentence(shown.recommendation.get('why', ''))}"))
     console.print(Text(f"server measured: {shown.server.launcher} ({shown.server.version})"))
     console.print(Text(f"\n{run.path / BATCHING}"))
     console.print(Text((run.path / BATCHING).read_text(encoding="utf-8")))
@@ -51,7 +54,7 @@ def print_closing(run: RunDirectory) -> None:
 
 def print_curve(record: TrialRecord) -> None:
     """Print the curve of one configuration to stdout, by rising load."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = _console()
     table = Table(box=box.SIMPLE_HEAD, title=record.config.label())
     for name in ("offered/s", "throughput/s", "p50 ms", "p99 ms", "errors", "rows/batch"):
         table.add_column(name, justify="right")
@@ -71,6 +74,11 @@ def print_curve(record: TrialRecord) -> None:
             answer if verdict.valid else f"{answer}; {verdict.doubts[0].text}",
         )
     console.print(table)
+
+
+def _console() -> Console:
+    """Print to the terminal's width; wide enough for every column where there is none."""
+    return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
 
 
 def _number(value: float | None, digits: int) -> str:

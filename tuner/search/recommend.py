@@ -201,6 +201,9 @@ def _nothing_holds(
     kept = default if default is not None and default.levels else next(iter(measured), None)
     if kept is None:
         return None
+    if all(record.outcome == "invalid" for record in measured):
+        why = "no measurement could be trusted; the report says why, with remedies"
+        return Decision("undecided", kept, kept.config, None, {}, why)
     why = f"no configuration met the SLO ({slo.describe()}) at any load tried"
     unfinished = default is None or len(measured) < 2
     return Decision("undecided" if unfinished else "none", kept, kept.config, None, {}, why)

@@ -51,8 +51,8 @@ def parse_cpus(text: str, key: str, usable: frozenset[int]) -> frozenset[int] | 
     cpus: set[int] = set()
     try:
         for part in text.split(","):
-            low, _, high = part.partition("-")
-            cpus.update(range(int(low), int(high or low) + 1))
+            low, dash, high = part.partition("-")
+            cpus.update(range(int(low), int(high if dash else low) + 1))
     except ValueError:
         raise ScenarioError(
             f'{key}: expected `auto`, `all` or a list such as "0-3,6", got "{text}"'
