@@ -12,6 +12,9 @@ TunerError                 message + hint; the command line prints both and exit
 └── LoadError              the load generator itself failed
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import ClassVar
 
 
@@ -64,6 +67,18 @@ class CandidateError(TunerError):
 
 class HostError(TunerError):
     """This machine, not the configuration, is at fault. The run stops and can be resumed."""
+
+
+@contextmanager
+def disk(path: Path) -> Iterator[None]:
+    """Map what the disk refuses inside the block, a write to `path`, to HostError."""
+    try:
+        yield
+    except OSError as error:
+        raise HostError(
+            f"{path}: cannot be written: {error.strerror}",
+            hint="make room or check the rights; a run that was stopped can be resumed",
+        ) from None
 
 
 class StoreError(HostError):

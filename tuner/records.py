@@ -42,9 +42,8 @@ class Config:
 
     def label(self) -> str:
         """Words for tables and plots, such as `max 32, timeout 2000 us, 1 thread`."""
-        if self.batching is None:
-            return "batching off"
-        return self.batching.label()
+        batching = "batching off" if self.batching is None else self.batching.label()
+        return ", ".join([batching, *(f"{name}={value}" for name, value in self.flags)])
 
 
 @dataclass(frozen=True, slots=True)

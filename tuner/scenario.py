@@ -364,7 +364,7 @@ def _anchored(scenario: Scenario, source: Path) -> Scenario:
         except RuntimeError:
             raise ScenarioError(
                 f"{source}: {path}: there is no such home directory",
-                hint="write ./~… for a directory whose name begins with ~",
+                hint="name the directory by its whole path",
             ) from None
 
     models = tuple(

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from tuner.clock import NS_PER_S, now_ns, utc_now
-from tuner.errors import CandidateError, HostError, ModelError
+from tuner.errors import CandidateError, ModelError, disk
 from tuner.ladder import Ladder
 from tuner.load.generator import Generator, OpenLoop
 from tuner.measure.counting import window_s_for
@@ -47,6 +47,9 @@ START_SHARE = 0.8
 
 MENDED_BY_TIME = frozenset({"too-few-samples"})
 """Doubts that the same measurement again would not settle, but a longer window would."""
+
+NEIGHBOUR_PAUSE_S = 5.0
+"""How much longer to wait before each repeat where somebody else had taken the processors."""
 
 SPARE_SAMPLES = 2.0
 """A window holds this many times the samples that could decide it, since some will be over."""
@@ -100,7 +103,8 @@ def run_trial(bench: Bench, task: Task) -> TrialRecord:
     """
     started, started_ns = utc_now(), now_ns()
     folder = bench.folder / "trials" / f"{task.number:04d}"
-    folder.mkdir(parents=True, exist_ok=True)
+    with disk(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     session: _Session | None = None
     record = TrialRecord(
         number=task.number,
@@ -331,18 +335,27 @@ class _Session:
 
     def _level(self, drive: Callable[[], Samples], *, warmup_s: float) -> Level:
         """Drive a load and judge it; one that cannot be trusted is repeated, bounded."""
-        for _ in range(self.bench.scenario.measure.repeats + 1):
-            before = self.server.scrape()
-            meter = self._meter()
-            meter.start()
-            wall_s = time.time()
-            samples = drive()
-            host = meter.stop(generator_s=samples.cpu_s)
-            self.measuring_s += (now_ns() - samples.started_ns) / NS_PER_S
-            level = self._judged(samples, host, before, warmup_s=warmup_s, wall_s=wall_s)
-            self.levels.append(level)
-            if all(doubt.code in MENDED_BY_TIME for doubt in level.verdict.doubts):
+        level = self._once(drive, warmup_s=warmup_s)
+        for repeat in range(1, self.bench.scenario.measure.repeats + 1):
+            doubts = {doubt.code for doubt in level.verdict.doubts}
+            if doubts <= MENDED_BY_TIME:
                 break
+            if "foreign-cpu" in doubts:
+                self.bench.notify("another program is busy; waiting before measuring again")
+                time.sleep(NEIGHBOUR_PAUSE_S * repeat)
+            level = self._once(drive, warmup_s=warmup_s)
+        return level
+
+    def _once(self, drive: Callable[[], Samples], *, warmup_s: float) -> Level:
+        before = self.server.scrape()
+        meter = self._meter()
+        meter.start()
+        wall_s = time.time()
+        samples = drive()
+        host = meter.stop(generator_s=samples.cpu_s)
+        self.measuring_s += (now_ns() - samples.started_ns) / NS_PER_S
+        level = self._judged(samples, host, before, warmup_s=warmup_s, wall_s=wall_s)
+        self.levels.append(level)
         return level
 
     def _meter(self) -> CpuMeter:
@@ -387,7 +400,7 @@ class _Session:
 
     def _save(self, samples: Samples, path: Path) -> None:
         """Keep every request, in columns, so that any figure can be computed again."""
-        try:
+        with disk(path):
             np.savez_compressed(
                 path,
                 intended_ns=samples.intended_ns - samples.started_ns,
@@ -397,11 +410,6 @@ class _Session:
                 rows=samples.rows,
                 statuses=np.array([f"{item.code}\t{item.text}" for item in samples.statuses]),
             )
-        except OSError as error:
-            raise HostError(
-                f"{path}: the samples cannot be written: {error.strerror}",
-                hint=f"make room, then: tuner tune --resume {self.bench.folder}",
-            ) from None
 
 
 def _open_near_the_limit(level: Level) -> bool:

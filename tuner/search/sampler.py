@@ -10,26 +10,33 @@ from the records at every start. What a trial's outcome means to a sampler:
     invalid      FAIL: nothing was learnt about the configuration
 """
 
+import math
+import random
 import warnings
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.exc import SQLAlchemyError
 
 from tuner.errors import StoreError
 from tuner.records import TrialRecord
-from tuner.search.space import Point, Space, config_of, point_of
+from tuner.search.space import Choice, Point, Space, config_of, point_of
 
 OBJECTIVES = ("sustainable_rps", "latency_ms")
 DIRECTIONS: tuple[Literal["maximize", "minimize"], ...] = ("maximize", "minimize")
 STARTUP_TRIALS = 4
 """Random points before TPE models anything; the baselines and the guide's points count."""
 
-ASKS = 50
-"""How often a sampler may repeat itself before an unmeasured point is drawn at random."""
+ASKS = 10
+"""How often a sampler may repeat itself before the unmeasured point most like its asks is taken.
+
+Late in a small space it asks for little but the best points, which are measured already."""
 
 
 class Sampler:
@@ -44,6 +51,7 @@ class Sampler:
             directions=list(DIRECTIONS), sampler=_sampler(name, seed)
         )
         # Points that were asked for in vain stay out of what people look at.
+        self._database = database
         self._shown = None if database is None else _fresh_study(database)
 
     def tell(self, records: Iterable[TrialRecord]) -> None:
@@ -53,20 +61,25 @@ class Sampler:
             trial = self._frozen(record)
             self._study.add_trial(trial)
             if self._shown is not None:
-                self._shown.add_trial(trial)
+                with _written(self._database):
+                    self._shown.add_trial(trial)
 
     def ask(self) -> Point | None:
         """Return the next point, or None when every point was measured."""
-        if self._space.size <= len(self._measured) and not self._unmeasured():
+        left = self._unmeasured()
+        if not left:
             return None
+        wanted: Counter[tuple[str, Choice]] = Counter()
         for _ in range(ASKS):
             trial = self._study.ask(self._distributions())
             point: Point = dict(trial.params)
             self._study.tell(trial, state=TrialState.FAIL)  # `tell` adds it once it is measured
             if config_of(point).id not in self._measured:
                 return point
-        left = self._unmeasured()
-        return left[self._seed % len(left)] if left else None
+            wanted.update(point.items())
+        # So that equal scores do not favour the corner where the enumeration starts.
+        random.Random(self._seed + len(left)).shuffle(left)
+        return max(left, key=lambda point: _likeness(point, wanted))
 
     def _unmeasured(self) -> list[Point]:
         return [
@@ -95,6 +108,11 @@ class Sampler:
                 "outcome": record.outcome,
             },
         )
+
+
+def _likeness(point: Point, wanted: Counter[tuple[str, Choice]]) -> float:
+    """Log-likelihood of a point, up to a constant, under the asked values of each parameter."""
+    return sum(math.log(1 + wanted[item]) for item in point.items())
 
 
 def _outcome(record: TrialRecord) -> tuple[TrialState, list[float] | None]:
@@ -137,18 +155,22 @@ def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
 
 
 def _fresh_study(database: Path) -> optuna.Study:
-    try:
+    with _written(database), warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         database.unlink(missing_ok=True)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            study = optuna.create_study(
-                study_name="tuner",
-                storage=f"sqlite:///{database}",
-                directions=list(DIRECTIONS),
-            )
-            study.set_metric_names(list(OBJECTIVES))
-    except (OSError, optuna.exceptions.StorageInternalError) as error:
-        raise StoreError(
-            f"{database}: the study cannot be written: {error}", hint="make room, then resume"
-        ) from None
+        study = optuna.create_study(
+            study_name="tuner", storage=f"sqlite:///{database}", directions=list(DIRECTIONS)
+        )
+        study.set_metric_names(list(OBJECTIVES))
     return study
+
+
+@contextmanager
+def _written(database: Path | None) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SQLAlchemyError, optuna.exceptions.OptunaError) as error:
+        reason = str(error.__cause__ or error).partition("\n")[0]
+        raise StoreError(
+            f"{database}: the study cannot be written: {reason}", hint="make room, then resume"
+        ) from None

@@ -16,7 +16,7 @@ from typing import Literal
 
 from tuner import __version__
 from tuner.clock import NS_PER_S, now_ns
-from tuner.errors import CandidateError, HostError, ModelError
+from tuner.errors import CandidateError, HostError, ModelError, disk
 from tuner.records import Config, Endpoint, ServerIdentity
 from tuner.scenario import Scenario
 from tuner.server import flags
@@ -75,8 +75,9 @@ class ProcessLauncher:
     @contextmanager
     def launch(self, config: Config, folder: Path) -> Iterator[Server]:
         """Start, wait until ready, yield, and stop. See `Launcher.launch`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        files = flags.write_files(self.scenario, config, folder)
+        with disk(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            files = flags.write_files(self.scenario, config, folder)
         port, rest_port = _free_ports(2)
         given = flags.server_flags(self.scenario, config, files, port=port, rest_port=rest_port)
         log = folder / "server.log"

@@ -1,0 +1,142 @@
+"""The main job on the real embedded server: to its end, and through every way of ending early."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+import psutil
+import pytest
+from commands.running import left_behind, scenario, started, tuner
+
+from tuner.batching import BatchingParameters
+from tuner.store import RunDirectory
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+
+def only_run(out):
+    (run,) = (path for path in out.iterdir() if path.is_dir())
+    return RunDirectory(run)
+
+
+def wait_for_trials(out, count, process, timeout_s=150):
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        if out.is_dir() and any(out.iterdir()) and len(only_run(out).trials()) >= count:
+            return only_run(out)
+        time.sleep(0.1)
+    raise AssertionError("no trial was finished in time")
+
+
+def test_a_run_to_its_end_leaves_everything(tmp_path, dense_model):
+    out = tmp_path / "results"
+    done = tuner("tune", scenario(tmp_path, dense_model, blocks=1), "--out", out, "--json")
+    assert done.returncode == 0, done.stderr
+    run = only_run(out)
+    printed = json.loads(done.stdout)
+    assert printed == json.loads((run.path / "recommendation.json").read_text())
+    assert printed["server"]["launcher"] == "embedded"
+    assert printed["verdict"] in {"gain", "tie", "none", "undecided"}
+    roles = [record.role for record in run.trials()]
+    assert roles[:3] == ["off", "default", "guide"]
+    assert all(record.levels for record in run.trials())
+    BatchingParameters.from_file(run.path / "batching_parameters.txt")
+    for name in ("scenario.toml", "environment.json", "pareto.csv", "study.db", "report.html"):
+        assert (run.path / name).stat().st_size > 0, name
+    assert "<html" in (run.path / "report.html").read_text()
+    level = run.trials()[1].levels[-1]
+    assert (run.path / level.histogram).is_file()
+
+    rebuilt = tuner("report", run.path)
+    assert rebuilt.returncode == 0
+    assert str(run.path / "report.html") in rebuilt.stdout
+
+    other = tuner("recommend", run.path, "--p90", "1s", "--json")
+    assert other.returncode == 0, other.stderr
+    assert json.loads(other.stdout)["slo"]["p90_ms"] == 1000
+
+    resumed = tuner("tune", "--resume", run.path, "--trials", 3)
+    assert resumed.returncode == 0, resumed.stderr
+    assert len(run.trials()) == len(roles)
+
+
+def test_kill_9_loses_only_the_trial_in_flight(tmp_path, dense_model):
+    out = tmp_path / "results"
+    process = started("tune", scenario(tmp_path, dense_model), "--out", out)
+    run = wait_for_trials(out, 1, process)
+    time.sleep(2)  # into the second trial: a server and a generator are running
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.communicate()
+    _, alive = psutil.wait_procs(children, timeout=5)
+    assert not alive
+    before = [record.number for record in run.trials()]
+    done = tuner("tune", "--resume", run.path)
+    assert done.returncode == 0, done.stderr
+    after = run.trials()
+    assert [record.number for record in after][: len(before)] == before
+    assert [record.role for record in after][:3] == ["off", "default", "guide"]
+
+
+def test_ctrl_c_once_saves_and_twice_leaves_at_once(tmp_path, dense_model):
+    out = tmp_path / "results"
+    process = started("tune", scenario(tmp_path, dense_model), "--out", out)
+    run = wait_for_trials(out, 1, process)
+    family = psutil.Process(process.pid)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert f"tuner tune --resume {run.path}" in said
+    assert "Traceback" not in said
+    assert not left_behind(family)
+    assert (run.path / "report.html").is_file()
+
+    process = started("tune", "--resume", run.path)
+    time.sleep(3)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    _, alive = psutil.wait_procs(children, timeout=5)
+    assert not alive
+    assert len(run.trials()) >= 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+def test_a_full_disk_stops_the_run_and_room_lets_it_go_on(tmp_path, dense_model):
+    out = tmp_path / "results"
+    out.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=240k", "tmpfs", str(out)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
+        pytest.skip("this machine does not allow mounting a tmpfs")
+    try:
+        done = tuner("tune", scenario(tmp_path, dense_model), "--out", out)
+        assert done.returncode == 1
+        assert "No space left on device" in done.stderr
+        run = only_run(out)
+        before = run.trials()
+        subprocess.run(["mount", "-o", "remount,size=64m", str(out)], check=True)
+        resumed = tuner("tune", "--resume", run.path)
+        assert resumed.returncode == 0, resumed.stderr
+        assert run.trials()[: len(before)] == before
+        assert len(run.trials()) == 3
+    finally:
+        subprocess.run(["umount", str(out)], check=True)
+
+
+def test_a_run_under_other_conditions_is_not_continued(tmp_path, dense_model):
+    out = tmp_path / "results"
+    done = tuner("tune", scenario(tmp_path, dense_model), "--out", out, "--trials", 1)
+    assert done.returncode == 0, done.stderr
+    run = only_run(out)
+    environment = run.environment()
+    environment["cpu_model"] = "another"
+    run.write("environment.json", json.dumps(environment))
+    refused = tuner("tune", "--resume", run.path)
+    assert refused.returncode == 2
+    assert "cpu_model: was 'another'" in refused.stderr

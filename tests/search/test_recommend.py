@@ -1,0 +1,237 @@
+import json
+import math
+from dataclasses import replace
+
+import pytest
+from trials import DEFAULT, OFF, batched, crashed, level, trial
+
+from tuner.batching import BatchingParameters
+from tuner.records import ServerIdentity
+from tuner.search.recommend import (
+    choose,
+    decide,
+    deployable,
+    file_text,
+    paired_gain,
+    recommendation,
+    simplicity,
+)
+from tuner.slo import Slo
+
+SLO = Slo((("p99", 60.0),), max_error_rate=0.001)
+SERVER = ServerIdentity("embedded", "tuner 0.1.0")
+BEST = batched(32, timeout=2000)
+SEARCH = (
+    trial(0, "off", OFF, 100.0),
+    trial(1, "default", DEFAULT, 200.0),
+    trial(2, "guide", batched(8), 250.0),
+    trial(3, "sampler", BEST, 400.0),
+    crashed(4, "sampler", batched(64)),
+)
+"""Off carries 100 requests/s, the default 200, the best 400."""
+
+
+def final(winner, rates, records=SEARCH):
+    """Blocks of the final: (winner's rate, default's rate) each."""
+    number = len(records)
+    for block, (ours, default) in enumerate(rates):
+        yield trial(number + 2 * block, "final", winner, ours, block=block)
+        yield trial(number + 2 * block + 1, "final", DEFAULT, default, block=block)
+
+
+def decided(records, resolution=0.06):
+    return decide(records, SLO, resolution=resolution)
+
+
+def test_the_highest_rate_is_chosen():
+    assert choose(SEARCH, resolution=0.06).config == BEST
+
+
+@pytest.mark.parametrize(
+    ("rate", "resolution", "chosen"),
+    [
+        (208.0, 0.06, DEFAULT),  # 4 % lies within the ladder's resolution
+        (208.0, 0.01, BEST),
+        (205.0, 0.01, DEFAULT),  # 2.5 % is a tie, however fine the ladder
+    ],
+)
+def test_ties_go_to_the_default(rate, resolution, chosen):
+    records = (*SEARCH[:2], trial(2, "sampler", BEST, rate))
+    assert choose(records, resolution=resolution).config == chosen
+
+
+def test_the_final_and_what_is_not_proven_are_no_candidates():
+    records = (
+        trial(0, "default", DEFAULT, 200.0),
+        trial(1, "sampler", batched(8), None),
+        trial(2, "sampler", batched(16), 0.0),
+        trial(3, "final", BEST, 400.0, block=0),
+    )
+    assert choose(records, resolution=0.06).config == DEFAULT
+    assert choose(records[1:], resolution=0.06) is None
+
+
+def test_simplicity_is_distance_from_the_default():
+    ranked = [DEFAULT, OFF, batched(512), batched(64), batched(64, timeout=5000)]
+    assert [simplicity(config) for config in ranked] == sorted(map(simplicity, ranked))
+
+
+def test_nothing_is_claimed_before_the_final():
+    decision = decided(SEARCH)
+    assert (decision.verdict, decision.trial.config) == ("undecided", BEST)
+    assert decision.gain.percent == pytest.approx(100.0)
+    assert decision.gain.low is None
+
+
+def test_a_gain_is_proven_by_blocks():
+    winner = deployable(SEARCH[3], SLO)
+    rates = [(400.0, 200.0), (396.0, 204.0), (410.0, 202.0)]
+    decision = decided((*SEARCH, *final(winner, rates)))
+    assert (decision.verdict, decision.config) == ("gain", winner)
+    assert 0 < decision.gain.low < decision.gain.percent < decision.gain.high
+    assert decision.gain.percent == pytest.approx(99, abs=2)
+    assert "3 interleaved blocks" in decision.why
+
+
+@pytest.mark.parametrize(
+    ("rates", "verdict"),
+    [
+        ([(202.0, 200.0), (199.0, 200.0), (200.0, 200.0)], "tie"),
+        ([(150.0, 200.0), (400.0, 200.0), (260.0, 200.0)], "none"),  # scattered: nothing proven
+        ([(400.0, 200.0)], "none"),  # a single block has no interval
+        ([(0.0, 200.0), (400.0, 200.0)], "none"),  # once it did not hold at all
+        ([(150.0, 200.0), (151.0, 200.0), (152.0, 200.0)], "tie"),  # worse is never recommended
+    ],
+)
+def test_without_proof_the_default_is_kept(rates, verdict):
+    winner = deployable(SEARCH[3], SLO)
+    decision = decided((*SEARCH, *final(winner, rates)))
+    assert (decision.verdict, decision.config) == (verdict, DEFAULT)
+
+
+def test_a_default_that_is_best_needs_no_final():
+    decision = decided((*SEARCH[:2], trial(2, "sampler", BEST, 150.0)))
+    assert (decision.verdict, decision.config) == ("none", DEFAULT)
+
+
+def test_a_default_that_holds_nowhere_is_beaten_by_whatever_holds():
+    records = (trial(0, "off", OFF, 0.0), trial(1, "default", DEFAULT, 0.0), SEARCH[3])
+    winner = deployable(SEARCH[3], SLO)
+    decision = decided((*records, *final(winner, [(400.0, 0.0), (390.0, 0.0)])))
+    assert (decision.verdict, decision.config, decision.gain) == ("gain", winner, None)
+    assert "at no load with the server's defaults" in decision.why
+
+
+def test_batching_off_may_win():
+    records = (
+        trial(0, "off", OFF, 400.0),
+        trial(1, "default", DEFAULT, 200.0),
+        trial(2, "sampler", BEST, 210.0),
+    )
+    decision = decided((*records, *final(OFF, [(400.0, 200.0), (396.0, 204.0)])))
+    assert (decision.verdict, decision.config) == ("gain", OFF)
+    text = file_text(decision, scenario="s", server=SERVER, slo=SLO, when="today")
+    assert "# Batching is best left OFF" in text
+    BatchingParameters.from_text(text).check()
+
+
+def test_where_nothing_holds_the_default_is_kept_and_it_is_said():
+    records = (
+        trial(0, "off", OFF, 0.0),
+        trial(1, "default", DEFAULT, 0.0),
+        trial(2, "sampler", BEST, 0.0),
+    )
+    decision = decided(records)
+    assert (decision.verdict, decision.config, decision.gain) == ("none", DEFAULT, None)
+    assert "no configuration met the SLO (p99 <= 60 ms, errors <= 0.1 %)" in decision.why
+    assert decided(records[:1]).verdict == "undecided"
+
+
+def test_nothing_is_decided_while_nothing_is_measured():
+    assert decided(()) is None
+    assert decided((crashed(0, "off", OFF), crashed(1, "default", DEFAULT))) is None
+
+
+def test_invalid_blocks_do_not_count():
+    winner = deployable(SEARCH[3], SLO)
+    rates = [(400.0, 200.0), (396.0, None), (410.0, 202.0), (None, 200.0)]
+    decision = decided((*SEARCH, *final(winner, rates)))
+    assert decision.verdict == "gain"
+    assert "2 interleaved blocks" in decision.why
+
+
+def test_the_gain_is_students_interval_of_log_ratios():
+    gain = paired_gain([400.0, 440.0], [200.0, 200.0])
+    centre = math.log(2) / 2 + math.log(2.2) / 2
+    half = 12.706 * (math.log(2.2) - math.log(2)) / math.sqrt(2) / math.sqrt(2)
+    assert gain.percent == pytest.approx((math.exp(centre) - 1) * 100)
+    assert gain.low == pytest.approx((math.exp(centre - half) - 1) * 100)
+    assert gain.high == pytest.approx((math.exp(centre + half) - 1) * 100)
+
+
+def test_a_deployed_queue_is_bounded_by_what_it_means():
+    """60 ms of rows leaving at 440 a second are 26.4 rows: one batch of 32, and one that fills."""
+    assert deployable(SEARCH[3], SLO).batching.max_enqueued_batches == 2
+    eight = trial(0, "sampler", batched(8), 400.0)
+    assert deployable(eight, SLO).batching.max_enqueued_batches == 5
+    threads = trial(0, "sampler", batched(32, threads=4), 400.0)
+    assert deployable(threads, SLO).batching.max_enqueued_batches == 5
+    assert deployable(SEARCH[0], SLO) == OFF
+    assert deployable(SEARCH[1], SLO) == DEFAULT
+
+
+def test_the_object_for_scripts_is_complete_and_plain():
+    winner = deployable(SEARCH[3], SLO)
+    records = (*SEARCH, *final(winner, [(400.0, 200.0), (380.0, 204.0), (410.0, 202.0)]))
+    decision = decided(records)
+    found = recommendation(
+        decision, records, scenario="s", server=SERVER, slo=SLO, flags={"enable_batching": "true"}
+    )
+    assert json.loads(json.dumps(found)) == found
+    assert set(found) == {
+        "schema_version", "scenario", "config_id", "server", "slo", "verdict", "why",
+        "parameters", "flags", "recommended", "default", "off", "gain",
+    }  # fmt: skip
+    assert found["verdict"] == "gain"
+    assert found["slo"] == {"p99_ms": 60.0, "max_error_rate": 0.001, "confidence": 0.95}
+    assert BatchingParameters.from_dict(found["parameters"]) == winner.batching
+    assert found["recommended"] == {
+        "sustainable_rps": 400.0,  # the final's median block
+        "p99_ms": 20.0,
+        "throughput_rps": 400.0,
+        "rows_per_batch": None,
+        "valid": True,
+    }
+    assert found["default"]["sustainable_rps"] == 202.0
+    assert found["off"]["sustainable_rps"] == 100.0
+    assert set(found["gain"]) == {"percent", "low", "high"}
+
+
+def test_a_failed_baseline_is_shown_as_not_valid():
+    records = (trial(0, "off", OFF, 100.0), crashed(1, "default", DEFAULT), SEARCH[3])
+    decision = decided(records)
+    found = recommendation(decision, records, scenario="s", server=SERVER, slo=SLO, flags={})
+    assert found["default"]["valid"] is False
+    assert found["default"]["sustainable_rps"] is None
+    assert found["verdict"] == "undecided"
+
+
+def test_the_file_says_why_and_is_one_the_server_accepts():
+    winner = deployable(SEARCH[3], SLO)
+    for records in (SEARCH, (*SEARCH, *final(winner, [(400.0, 200.0), (396.0, 204.0)]))):
+        decision = decided(records)
+        text = file_text(decision, scenario="s", server=SERVER, slo=SLO, when="2026-01-01")
+        header = [line for line in text.splitlines() if line.startswith("#")]
+        assert header[0] == "# Recommended by tuner for s, 2026-01-01."
+        assert f"# Verdict: {decision.verdict}." in header[1]
+        assert "# SLO: p99 <= 60 ms, errors <= 0.1 %." in header
+        read = BatchingParameters.from_text(text)
+        read.check()
+        assert read == winner.batching
+
+
+def test_a_shown_level_need_not_carry_a_p99():
+    few = replace(SEARCH[1], levels=(level(200.0, p99_ms=None),))
+    decision = decided((few,))
+    found = recommendation(decision, (few,), scenario="s", server=SERVER, slo=SLO, flags={})
+    assert found["default"]["p99_ms"] is None

@@ -1,0 +1,93 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tuner.ladder import LOWEST_SHARE, MOST_LEVELS, Ladder
+
+
+def climb(ladder, holds, *, arrives=lambda rate: rate):
+    """Drive a ladder against a server that keeps its promise where `holds(offered)` says so."""
+    asked = []
+    while (rate := ladder.next_rps()) is not None:
+        assert rate > 0
+        asked.append(rate)
+        offered = arrives(rate)
+        ladder.tell(offered, held=holds(offered))
+    return asked
+
+
+@given(
+    capacity=st.floats(12.0, 800.0),
+    resolution=st.floats(0.05, 0.5),
+    step=st.sampled_from([1.25, 1.5]),
+)
+def test_the_capacity_of_a_steady_server_is_bracketed(capacity, resolution, step):
+    ladder = Ladder(start_rps=100.0, resolution=resolution, step=step)
+    asked = climb(ladder, lambda rate: rate <= capacity)
+    assert ladder.held_rps <= capacity < ladder.failed_rps
+    assert ladder.failed_rps <= ladder.held_rps * (1 + resolution)
+    assert len(asked) == len(set(asked)) <= MOST_LEVELS
+
+
+@given(
+    capacity=st.floats(50.0, 200.0),
+    shares=st.lists(st.floats(0.9, 1.1), min_size=MOST_LEVELS, max_size=MOST_LEVELS),
+)
+def test_what_arrived_decides_and_not_what_was_asked(capacity, shares):
+    noise = iter(shares)
+    ladder = Ladder(start_rps=100.0, resolution=0.05)
+    climb(ladder, lambda rate: rate <= capacity, arrives=lambda rate: rate * next(noise))
+    assert ladder.held_rps <= capacity < ladder.failed_rps
+
+
+def test_a_good_first_guess_takes_two_loads():
+    ladder = Ladder(start_rps=100.0, resolution=0.1, step=1.1)
+    assert climb(ladder, lambda rate: rate < 105) == [100.0, pytest.approx(110.0)]
+
+
+def test_a_server_that_holds_nowhere_is_given_up():
+    ladder = Ladder(start_rps=1000.0, resolution=0.05)
+    asked = climb(ladder, lambda _rate: False)
+    assert ladder.held_rps == 0
+    assert ladder.failed_rps == min(asked) >= 1000 * LOWEST_SHARE
+    assert len(asked) < MOST_LEVELS
+
+
+def test_a_server_that_holds_everywhere_ends_without_a_ceiling():
+    ladder = Ladder(start_rps=100.0, resolution=0.05)
+    asked = climb(ladder, lambda _rate: True)
+    assert len(asked) == MOST_LEVELS
+    assert ladder.held_rps == max(asked)
+    assert math.isinf(ladder.failed_rps)
+
+
+def test_nothing_that_is_called_sustainable_has_a_failing_load_under_it():
+    """A server that misses its promise in a band under one where it keeps it."""
+    ladder = Ladder(start_rps=100.0, resolution=0.05)
+    ladder.tell(100.0, held=True)
+    ladder.tell(125.0, held=True)
+    ladder.tell(90.0, held=False)  # asked for more, but fewer arrived
+    assert ladder.held_rps == 0
+    climb(ladder, lambda rate: rate <= 70 or 95 <= rate <= 130)
+    assert 0 < ladder.held_rps <= 70 < ladder.failed_rps <= ladder.held_rps * 1.05
+
+
+def test_a_load_that_holds_above_a_failing_one_proves_nothing():
+    ladder = Ladder(start_rps=100.0, resolution=0.05)
+    ladder.tell(100.0, held=True)
+    ladder.tell(120.0, held=False)
+    ladder.tell(121.0, held=True)
+    assert (ladder.held_rps, ladder.failed_rps) == (100.0, 120.0)
+
+
+def test_a_load_that_teaches_nothing_is_not_asked_again():
+    """Equal seeds draw equal arrivals, so the same load would show the same thing again."""
+    ladder = Ladder(start_rps=100.0, resolution=0.05)
+    ladder.tell(100.0, held=True)
+    ladder.tell(108.0, held=False)
+    asked = ladder.next_rps()
+    ladder.tell(109.0, held=True)
+    assert asked == pytest.approx(math.sqrt(100 * 108))
+    assert ladder.next_rps() is None
