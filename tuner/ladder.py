@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-FALL = 0.65
+FALL = 0.75
 MOST_LEVELS = 14
 LOWEST_SHARE = 0.1
 

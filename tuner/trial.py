@@ -42,8 +42,8 @@ from tuner.slo import Slo
 LOOKS = 2
 """How often one load is judged at most: an open question gets one longer window."""
 
-START_SHARE = 0.8
-"""First open-loop load as a share of the closed-loop peak."""
+START_SHARES = (0.5, 0.85)
+"""Bounds of the first open-loop load, as a share of the closed-loop peak."""
 
 MENDED_BY_TIME = frozenset({"too-few-samples"})
 """Doubts that the same measurement again would not settle, but a longer window would."""
@@ -254,7 +254,7 @@ class _Session:
         resolution = self.bench.scenario.measure.resolution
         expected = self.task.expected_rps
         ladder = Ladder(
-            start_rps=expected or record.peak_rps * START_SHARE,
+            start_rps=expected or record.peak_rps * self._start_share(),
             resolution=resolution,
             step=1 + 2 * resolution if expected else 1.25,
         )
@@ -271,6 +271,16 @@ class _Session:
         for share in self.task.curve_shares:
             self._offered((ladder.held_rps or record.peak_rps) * share)
         return self._concluded(record, ladder, at, trusted=trusted)
+
+    def _start_share(self) -> float:
+        """Guess the sustainable share of the peak: the SLO's limit over the peak's latency.
+
+        Where the peak was bought with twice the latency that is promised, about half of it will
+        hold. A good guess saves levels, and a poor one costs some.
+        """
+        mean_ms = self.levels[-1].measurement.mean_ms or self.bench.slo.tightest_ms
+        lowest, highest = START_SHARES
+        return min(highest, max(lowest, self.bench.slo.loosest_ms / mean_ms))
 
     def _concluded(
         self, record: TrialRecord, ladder: Ladder, at: dict[float, int], *, trusted: bool
