@@ -20,6 +20,7 @@ from tuner.load.generator import Generator, OpenLoop
 from tuner.measure.counting import window_s_for
 from tuner.measure.histogram import write_log
 from tuner.measure.host import CpuMeter, processes_cpu
+from tuner.measure.percentiles import samples_for
 from tuner.measure.prometheus import evidence
 from tuner.measure.slo import judge
 from tuner.measure.steady import warmed_up
@@ -42,7 +43,7 @@ from tuner.slo import Slo
 LOOKS = 2
 """How often one load is judged at most: an open question gets one longer window."""
 
-START_SHARES = (0.5, 0.85)
+START_SHARES = (0.6, 0.85)
 """Bounds of the first open-loop load, as a share of the closed-loop peak."""
 
 MENDED_BY_TIME = frozenset({"too-few-samples"})
@@ -51,7 +52,10 @@ MENDED_BY_TIME = frozenset({"too-few-samples"})
 NEIGHBOUR_PAUSE_S = 5.0
 """How much longer to wait before each repeat where somebody else had taken the processors."""
 
-SPARE_SAMPLES = 2.0
+CORRELATED_AT_FIRST = 4.0
+"""Requests per independent one, until a level has shown it: batches make neighbours alike."""
+
+SPARE_SAMPLES = 1.5
 """A window holds this many times the samples that could decide it, since some will be over."""
 
 
@@ -162,7 +166,7 @@ class _Session:
     folder: Path
     levels: list[Level] = field(default_factory=list)
     measuring_s: float = 0.0
-    samples_per_effective: float = 1.0
+    samples_per_effective: float = CORRELATED_AT_FIRST
 
     def measure_all(self, record: TrialRecord) -> TrialRecord:
         """Warm up, find the peak, climb the ladder, and complete the record."""
@@ -251,8 +255,10 @@ class _Session:
     def _climb(self, record: TrialRecord) -> TrialRecord:
         """Bracket the sustainable rate, then complete the record with it."""
         assert record.peak_rps is not None
-        resolution = self.bench.scenario.measure.resolution
         expected = self.task.expected_rps
+        resolution = self.bench.scenario.measure.resolution
+        if expected:  # the final's ladder starts near its end, and can afford finer steps
+            resolution /= 2
         ladder = Ladder(
             start_rps=expected or record.peak_rps * self._start_share(),
             resolution=resolution,
@@ -312,6 +318,7 @@ class _Session:
         return level
 
     def _window_s(self, rate_rps: float) -> float:
+        """Seconds that can decide the SLO at this rate and show a p99, within the settings."""
         settings = self.bench.scenario.measure
         needed_s = SPARE_SAMPLES * window_s_for(
             self.bench.slo,
@@ -319,7 +326,8 @@ class _Session:
             looks=LOOKS,
             samples_per_effective=self.samples_per_effective,
         )
-        return min(max(settings.window_s, needed_s), settings.max_window_s)
+        shown_s = 1.05 * samples_for("p99") / rate_rps  # Poisson counts fall short at times
+        return min(max(settings.window_s, needed_s, shown_s), settings.max_window_s)
 
     def _open(self, rate_rps: float, window_s: float) -> Level:
         load = self.bench.scenario.load

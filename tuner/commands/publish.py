@@ -28,7 +28,7 @@ def publish_recommendation(
     Called after every trial, so that a run ended at any moment leaves a valid recommendation.
     """
     slo = scenario.limits()
-    decision = decide(records, slo, resolution=scenario.measure.resolution)
+    decision = decide(records, slo)
     if decision is None:
         return None
     described = describe(decision, records, scenario, server, slo)

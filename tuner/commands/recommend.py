@@ -31,7 +31,7 @@ def recommend(
     except InputError as error:
         raise UsageError(error.message, hint=error.hint) from None
     records = [rejudge(record, slo, run.path) for record in run.trials()]
-    decision = decide(records, slo, resolution=scenario.measure.resolution)
+    decision = decide(records, slo)
     if decision is None:
         raise UsageError(
             f"{run.path}: no trial has measured anything yet",

@@ -116,7 +116,7 @@ class Tuning:
 
     def _final(self) -> None:
         """Measure the winner and the default in randomised interleaved blocks, on fresh starts."""
-        chosen = choose(self.records, resolution=self.scenario.measure.resolution)
+        chosen = choose(self.records)
         default = by_role(self.records, "default")
         if chosen is None or default is None or chosen.config == default.config:
             return

@@ -48,22 +48,18 @@ def by_role(records: Iterable[TrialRecord], role: str) -> TrialRecord | None:
     return next((record for record in records if record.role == role), None)
 
 
-def choose(records: Sequence[TrialRecord], *, resolution: float) -> TrialRecord | None:
+def choose(records: Sequence[TrialRecord]) -> TrialRecord | None:
     """The trial to recommend: the highest sustainable rate, ties to the simplest.
 
-    Rates within `resolution` (the width of the ladder's bracket, a share of the rate) or TIE of
-    the best cannot be told apart by one measurement; among them the one nearest the default wins.
-    None where no configuration met the SLO.
+    Among rates within TIE of the best the configuration nearest the default wins. A larger lead
+    may still be noise: that is for the final to find out. None where no configuration met the
+    SLO.
     """
     proven = [record for record in search_trials(records) if record.sustainable_rps]
     if not proven:
         return None
     best = max(record.sustainable_rps or 0.0 for record in proven)
-    near = [
-        record
-        for record in proven
-        if (record.sustainable_rps or 0.0) >= best * (1 - max(resolution, TIE))
-    ]
+    near = [record for record in proven if (record.sustainable_rps or 0.0) >= best * (1 - TIE)]
     return min(
         near, key=lambda record: (simplicity(record.config), -(record.sustainable_rps or 0))
     )
@@ -140,15 +136,15 @@ class Decision:
     why: str
 
 
-def decide(records: Sequence[TrialRecord], slo: Slo, *, resolution: float) -> Decision | None:
+def decide(records: Sequence[TrialRecord], slo: Slo) -> Decision | None:
     """Decide on all that was measured so far. None while no trial measured anything.
 
     Before the final the verdict is `undecided`. After it: `gain` where the interval lies above
-    zero (beyond the ladder's resolution when there is a single block), `none` where it does not
-    and the default is kept, `tie` where the chosen configuration is the default or off itself.
+    zero; else the default is kept, as a `tie` where the interval leaves no room for a gain beyond
+    TIE, as `none` where it does. `none` too where the search found nothing above the default.
     """
     default = by_role(records, "default")
-    chosen = choose(records, resolution=resolution)
+    chosen = choose(records)
     if chosen is None:
         return _nothing_holds(records, default, slo)
     config = deployable(chosen, slo)
