@@ -318,7 +318,7 @@ class _Session:
         return level
 
     def _window_s(self, rate_rps: float) -> float:
-        """Seconds that can decide the SLO at this rate and show a p99, within the settings."""
+        """Seconds that can decide the SLO at this rate and, within reach, show a p99."""
         settings = self.bench.scenario.measure
         needed_s = SPARE_SAMPLES * window_s_for(
             self.bench.slo,
@@ -327,7 +327,9 @@ class _Session:
             samples_per_effective=self.samples_per_effective,
         )
         shown_s = 1.05 * samples_for("p99") / rate_rps  # Poisson counts fall short at times
-        return min(max(settings.window_s, needed_s, shown_s), settings.max_window_s)
+        if shown_s <= settings.max_window_s:
+            needed_s = max(needed_s, shown_s)
+        return min(max(settings.window_s, needed_s), settings.max_window_s)
 
     def _open(self, rate_rps: float, window_s: float) -> Level:
         load = self.bench.scenario.load
