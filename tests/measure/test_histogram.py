@@ -134,3 +134,16 @@ def test_a_missing_log_or_folder_is_named(tmp_path):
             start_epoch_s=1.0,
             length_s=1.0,
         )
+
+
+@pytest.mark.parametrize("start_epoch_s", [1795406490.96166, 1795406490.9614, 1795406490.0])
+def test_a_log_is_read_whatever_the_digits_of_its_start(tmp_path, start_epoch_s):
+    path = tmp_path / "level.hlog"
+    histogram = LatencyHistogram.of(np.array([2_000_000, 95_000_000]), failed=1)
+    write_log(path, histogram, start_epoch_s=start_epoch_s, length_s=2.0)
+    assert read_log(path).count == 3
+
+
+def test_requests_over_a_limit_are_counted_from_the_histogram():
+    histogram = LatencyHistogram.of(np.array([10, 20, 30, 40]) * 1_000_000, failed=2)
+    assert [histogram.over(limit) for limit in (5, 10.1, 30.1, 50)] == [6, 5, 3, 2]

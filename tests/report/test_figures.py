@@ -187,3 +187,10 @@ def test_a_small_run_is_drawn_the_same_each_time():
     first, again = render_plots(infeasible_run()), render_plots(infeasible_run())
     assert [plot.name for plot in first] == ["front", "load"]
     assert first == again
+
+
+def test_a_second_look_at_an_open_load_replaces_the_first():
+    looks = [level(400, 30), level(500, 90, feasible=None), level(506, 45), level(600, 80)]
+    run = replace(gain_run(), trials=(trial(1, "default", DEFAULT, looks, reference=0),))
+    curve = contender_curves(run)[-1]
+    assert [point.measurement.offered_rps for point in curve.points] == [400, 506, 600]

@@ -6,6 +6,7 @@ longer values count as the longest and are shown as overflow, and failed request
 latency, rank above every answer.
 """
 
+import math
 import re
 from bisect import bisect_right
 from dataclasses import dataclass
@@ -122,6 +123,8 @@ def write_log(
     window's length. Values are microseconds: HistogramLogProcessor shows milliseconds with
     `-outputValueUnitRatio 1000`. Raises StoreError where the file cannot be written.
     """
+    # Whole milliseconds, as in the comment: readers skip intervals that begin before StartTime.
+    start_epoch_s = math.floor(start_epoch_s * 1000) / 1000
     try:
         with path.open("w", encoding="utf-8") as file:
             writer = HistogramLogWriter(file)

@@ -15,6 +15,9 @@ Look = Literal["recommended", "default", "off", "front-1", "front-2", "front-3"]
 FRONT_LOOKS: tuple[Look, ...] = ("front-1", "front-2", "front-3")
 """How many configurations of the front are drawn beside the contenders, and how they look."""
 
+SAME_LOAD = 0.05
+"""Loads that differ by less, measured one after the other, were meant to be the same."""
+
 CONTENDER_NAMES = {"recommended": "recommended", "default": "default", "off": "batching off"}
 
 
@@ -82,11 +85,28 @@ def _curve(
     if not points:
         return None
     trial = _shown_trial([point.trial for point in points], published_rps)
-    ladder = sorted(
-        (point for point in points if point.trial is trial),
-        key=lambda point: point.measurement.offered_rps or 0.0,
-    )
+    ladder = _settled([point for point in points if point.trial is trial])
+    ladder.sort(key=_offered_rps)
     return Curve(name, look, ids, tuple(ladder))
+
+
+def _settled(points: Sequence[LoadPoint]) -> list[LoadPoint]:
+    """Leave out what a second look replaced: an open question, then the same load for longer.
+
+    The loads of both differ by the noise of their arrivals' number only. Joined by a line, the
+    pair would look like a cliff.
+    """
+    return [
+        point
+        for point, after in zip(points, [*points[1:], None], strict=True)
+        if after is None
+        or point.level.verdict.feasible is not None
+        or abs(_offered_rps(after) / _offered_rps(point) - 1) > SAME_LOAD
+    ]
+
+
+def _offered_rps(point: LoadPoint) -> float:
+    return point.measurement.offered_rps or 0.0
 
 
 def _shown_trial(trials: Sequence[TrialRecord], published_rps: float | None) -> TrialRecord:
