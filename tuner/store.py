@@ -38,10 +38,6 @@ class RunDirectory:
 
     path: Path
 
-    def trial_folder(self, number: int) -> Path:
-        """Where the files of one trial lie."""
-        return self.path / "trials" / f"{number:04d}"
-
     def scenario_text(self) -> str:
         """The scenario as the user wrote it. Raises UsageError where this is no run."""
         try:
@@ -53,7 +49,7 @@ class RunDirectory:
             ) from None
 
     def environment(self) -> dict[str, Any]:
-        """What `write_environment` wrote; empty where the run ended before."""
+        """What `keep_environment` wrote; empty where the run ended before."""
         return read_json(self.path / ENVIRONMENT) or {}
 
     def trials(self) -> tuple[TrialRecord, ...]:

@@ -14,7 +14,7 @@ from tuner.scenario import Scenario, parse
 from tuner.search.recommend import Decision, decide, file_text, recommendation
 from tuner.server.flags import deployed_flags
 from tuner.slo import Slo
-from tuner.store import BATCHING, RECOMMENDATION, SCENARIO, RunDirectory, read_json
+from tuner.store import BATCHING, PARETO, RECOMMENDATION, SCENARIO, RunDirectory, read_json
 
 
 def publish_recommendation(
@@ -62,7 +62,7 @@ def publish_report(run: RunDirectory) -> tuple[Path, ...]:
     from tuner.report.tables import write_pareto_csv  # noqa: PLC0415
 
     shown = report_run(run)
-    pareto = run.path / "pareto.csv"
+    pareto = run.path / PARETO
     write_pareto_csv(shown, pareto)
     return (*write_report(shown, run.path), pareto)
 
