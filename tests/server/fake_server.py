@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 HOW = sys.argv[1]
@@ -28,13 +29,20 @@ def listen() -> socket.socket:
 
 
 def serve_metrics() -> None:
+    """Open the HTTP port, as the server does some time after gRPC's."""
+
     class Page(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_response(200)
             self.end_headers()
             self.wfile.write(f"# {self.path}\n".encode())
 
-    http.server.HTTPServer(("127.0.0.1", int(FLAGS["rest_api_port"])), Page).handle_request()
+        def log_message(self, *_):
+            pass
+
+    time.sleep(0.2)
+    server = http.server.HTTPServer(("127.0.0.1", int(FLAGS["rest_api_port"])), Page)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
 
 
 if "--version" in sys.argv:
@@ -58,11 +66,13 @@ if HOW == "knows-not-a-flag":
     say("E command_line_flags] unknown argument: --grpc_z=1")
 if HOW not in {"hangs", "misses-its-model"}:
     held = listen()
+    if HOW == "loses-its-http-port":
+        say(f"E evhttp_server.cc] Couldn't bind to port {FLAGS['rest_api_port']}")
+    else:
+        serve_metrics()
 if HOW == "dies-later":
-    held.accept()
-    held.accept()
+    while held.accept()[0].recv(1) != b"!":  # the launcher's probes say nothing
+        pass
     say("terminate called after throwing an instance of 'std::bad_alloc'")
     os.abort()
-if HOW == "exports-metrics":
-    serve_metrics()
 time.sleep(600)

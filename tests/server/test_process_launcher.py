@@ -133,6 +133,7 @@ def test_a_server_that_never_gets_ready_is_given_up(tmp_path):
     ("how", "kind", "message"),
     [
         ("loses-its-port", HostError, "port was taken"),
+        ("loses-its-http-port", HostError, "exports no metrics: .*Couldn't bind to port"),
         ("misses-its-model", ModelError, "finds no model: .*Could not find base path /m"),
         ("knows-not-a-flag", HostError, "does not know a flag: .*--grpc_z=1"),
     ],
@@ -146,8 +147,9 @@ def test_what_is_not_the_configurations_fault_is_told_apart(tmp_path, how, kind,
 def test_a_death_while_it_serves_is_noticed(tmp_path):
     with fake("dies-later").launch(BATCHED, tmp_path) as server:
         port = int(server.endpoint.address.partition(":")[2])
-        socket.create_connection(("127.0.0.1", port)).close()
-        assert gone(server.endpoint.pid)
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.sendall(b"!")
+        server.process.wait(PATIENCE_S)
         with pytest.raises(
             CandidateError, match=r"died while it served \(killed by SIGABRT\)"
         ) as e:
@@ -155,12 +157,9 @@ def test_a_death_while_it_serves_is_noticed(tmp_path):
     assert "std::bad_alloc" in e.value.log_tail
 
 
-def test_the_metrics_page_is_read_where_there_is_one(tmp_path):
-    with fake("exports-metrics").launch(BATCHED, tmp_path) as server:
-        deadline = time.monotonic() + PATIENCE_S
-        while (page := server.scrape()) is None and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert page == "# /monitoring/prometheus/metrics\n"
+def test_a_ready_server_has_its_metrics_page(tmp_path):
+    with fake("serves").launch(BATCHED, tmp_path) as server:
+        assert server.scrape() == "# /monitoring/prometheus/metrics\n"
     assert server.scrape() is None
 
 

@@ -84,7 +84,7 @@ class ProcessLauncher:
         started_ns = now_ns()
         process = self._start([*self.command, *flags.argv(given)], log)
         try:
-            self._await_ready(process, port, log, config)
+            self._await_ready(process, (port, rest_port), log, config)
             endpoint = Endpoint(
                 address=f"127.0.0.1:{port}",
                 metrics_url=f"http://127.0.0.1:{rest_port}{flags.METRICS_PATH}",
@@ -115,17 +115,25 @@ class ProcessLauncher:
             ) from None
 
     def _await_ready(
-        self, process: "subprocess.Popen[bytes]", port: int, log: Path, config: Config
+        self,
+        process: "subprocess.Popen[bytes]",
+        ports: Sequence[int],
+        log: Path,
+        config: Config,
     ) -> None:
-        """Wait for the port, the process's end, a telling log line, or the deadline."""
+        """Wait for every port, the process's end, a telling log line, or the deadline.
+
+        The metrics' port opens after gRPC's: without it a trial would have no evidence.
+        """
         deadline_ns = now_ns() + int(self.scenario.server.start_timeout_s * NS_PER_S)
         while now_ns() < deadline_ns:
             if (code := process.poll()) is not None:
                 raise _start_failure(code, log, config)
-            if _accepts(port):
+            if all(_accepts(port) for port in ports):
                 _refuse_unknown_flags(log)
                 return
             _refuse_missing_model(log)
+            _refuse_lost_metrics(log)
             time.sleep(POLL_S)
         raise CandidateError(
             f"the server was not ready within {self.scenario.server.start_timeout_s:g} s",
@@ -205,6 +213,17 @@ def _refuse_missing_model(log: Path) -> None:
             raise ModelError(
                 f"the server finds no model: {line.strip()}",
                 hint="model.path must hold a directory named by a number, such as 1/",
+            )
+
+
+def _refuse_lost_metrics(log: Path) -> None:
+    """The server goes on without its HTTP port where that is taken; a trial must not."""
+    for line in log_lines(log):
+        if "Couldn't bind to port" in line or "Failed to start HTTP Server" in line:
+            raise HostError(
+                f"the server exports no metrics: {line.strip()}",
+                hint="the port was taken between choosing and binding it; start again, "
+                "the run resumes where it was",
             )
 
 
