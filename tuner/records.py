@@ -52,6 +52,9 @@ class Endpoint:
 
     `metrics_url` is None where the server exports no Prometheus metrics; `pid` is None where the
     server's process is not on this host; `flags` are all flags the server was started with.
+    `relays` are processes beside the server that its traffic passes through, such as Docker's
+    proxy of a published port. `swapped` says that the server was running already and took up the
+    configuration as a new version of the model; `start_s` is then the time of the swap.
     """
 
     address: str
@@ -59,6 +62,8 @@ class Endpoint:
     pid: int | None
     start_s: float
     flags: tuple[tuple[str, str], ...] = ()
+    relays: tuple[int, ...] = ()
+    swapped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +251,8 @@ class TrialRecord:
     at which the SLO held, 0 where it held at none, None where no valid measurement decides.
     `ceiling_rps` is the lowest offered load at which it did not hold, None where the SLO held at
     all loads tried. `reference_level` indexes the level that `sustainable_rps` refers to.
+    `start_s` is the time from the start of the server to ready or, where `swapped`, the time that
+    a running server took to load the configuration.
     """
 
     number: int
@@ -256,6 +263,7 @@ class TrialRecord:
     wall_s: float
     measuring_s: float
     start_s: float | None = None
+    swapped: bool = False
     peak_rps: float | None = None
     sustainable_rps: float | None = None
     ceiling_rps: float | None = None

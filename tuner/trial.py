@@ -64,7 +64,8 @@ class Bench:
     """What all trials of a run share.
 
     `pool` is the file of requests, `folder` the run directory; `notify` is told in a few words
-    what is going on, for people who watch.
+    what is going on, for people who watch. `keeper` may let a server live on from one trial of
+    the search to the next; None: every trial starts its own.
     """
 
     scenario: Scenario
@@ -75,6 +76,13 @@ class Bench:
     environment_id: str
     generator_cpus: frozenset[int]
     notify: Callable[[str], None]
+    keeper: Launcher | None = None
+
+    def launcher_for(self, role: Role) -> Launcher:
+        """Choose how a trial gets its server: what confirms or is asked for starts afresh."""
+        if self.keeper is None or role in {"off", "final", "given"}:
+            return self.launcher
+        return self.keeper
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +132,11 @@ def run_trial(bench: Bench, task: Task) -> TrialRecord:
     try:
         with ExitStack() as stack:
             bench.notify("starting the server")
-            server = stack.enter_context(bench.launcher.launch(task.config, folder))
+            launcher = bench.launcher_for(task.role)
+            server = stack.enter_context(launcher.launch(task.config, folder))
             session = _Session(bench, task, server, _generator(bench, server, stack), folder)
-            record = replace(record, start_s=server.endpoint.start_s)
+            endpoint = server.endpoint
+            record = replace(record, start_s=endpoint.start_s, swapped=endpoint.swapped)
             record = session.measure_all(record)
     except CandidateError as error:
         record = replace(
@@ -379,8 +389,9 @@ class _Session:
         return level
 
     def _meter(self) -> CpuMeter:
-        pid = self.server.endpoint.pid
-        reader = None if pid is None else processes_cpu(lambda: [pid])
+        endpoint = self.server.endpoint
+        pid = endpoint.pid
+        reader = None if pid is None else processes_cpu(lambda: [pid, *endpoint.relays])
         return CpuMeter(reader, self.generator.pid)
 
     def _judged(
