@@ -4,11 +4,11 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+from tuner.measure.counting import LOOKS
 from tuner.measure.histogram import read_log
 from tuner.measure.slo import judge
 from tuner.records import Level, Outcome, TrialRecord
 from tuner.slo import Slo, limit_name
-from tuner.trial import LOOKS
 
 
 def rejudge(record: TrialRecord, slo: Slo, folder: Path) -> TrialRecord:

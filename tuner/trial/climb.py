@@ -1,0 +1,97 @@
+"""The climb: a ladder of open-loop loads that brackets the sustainable rate."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from tuner.ladder import Ladder
+from tuner.records import Level, Outcome
+from tuner.trial.levels import MENDED_BY_TIME
+
+START_SHARES = (0.6, 0.85)
+"""Bounds of the first open-loop load, as a share of the closed-loop peak."""
+
+Measure = Callable[[float], Level]
+"""Measures an open-loop load, given in requests per second."""
+
+
+@dataclass(slots=True)
+class Climb:
+    """What a ladder showed. `levels` are those that it was told, in order."""
+
+    ladder: Ladder
+    levels: list[Level] = field(default_factory=list)
+    trusted: bool = True
+
+    @property
+    def reference(self) -> Level | None:
+        """The level at the sustainable rate; None where the SLO held at no load."""
+        held = (level for level in self.levels if _offered_rps(level) == self.ladder.held_rps)
+        return next(held, None)
+
+    @property
+    def outcome(self) -> Outcome:
+        """What the climb says of its configuration."""
+        if self.reference is not None:
+            return "ok"
+        missed = any(level.verdict.feasible is False for level in self.levels)
+        return "infeasible" if missed and self.trusted else "invalid"
+
+    @property
+    def sustainable_rps(self) -> float | None:
+        """The highest load that held; None where nothing trustworthy decides."""
+        return None if self.outcome == "invalid" else self.ladder.held_rps
+
+    @property
+    def ceiling_rps(self) -> float | None:
+        """The lowest load that did not hold; None where all did."""
+        return self.ladder.failed_rps if math.isfinite(self.ladder.failed_rps) else None
+
+
+def climb(ladder: Ladder, measure: Measure) -> Climb:
+    """Follow the ladder to its end, or to a level that cannot be trusted."""
+    found = Climb(ladder)
+    while found.trusted and (rate_rps := ladder.next_rps()) is not None:
+        level = measure(rate_rps)
+        found.trusted = level.verdict.valid or _open_near_the_limit(level)
+        if found.trusted:
+            # What arrived decides, not what was asked: Poisson counts differ by their noise.
+            ladder.tell(_offered_rps(level) or rate_rps, held=level.verdict.feasible is True)
+            found.levels.append(level)
+    return found
+
+
+def ladder_from(
+    peak: Level, *, resolution: float, loosest_ms: float, expected_rps: float | None
+) -> Ladder:
+    """The ladder for a server whose closed-loop `peak` is known.
+
+    Where a sustainable rate is expected the ladder starts there and can afford finer steps. Else
+    it starts at the share of the peak that the latency limit is of the peak's latency: where the
+    peak was bought with twice the latency that is promised, about half of it will hold.
+    """
+    if expected_rps:
+        return Ladder(expected_rps, resolution / 2, step=1 + resolution)
+    lowest, highest = START_SHARES
+    share = loosest_ms / (peak.measurement.mean_ms or loosest_ms)
+    start_rps = peak.measurement.throughput_rps * min(highest, max(lowest, share))
+    return Ladder(start_rps, resolution)
+
+
+def index_of(level: Level | None, levels: Sequence[Level]) -> int | None:
+    """Where a level stands among all of its trial."""
+    return next((number for number, item in enumerate(levels) if item is level), None)
+
+
+def _offered_rps(level: Level) -> float:
+    return level.measurement.offered_rps or 0.0
+
+
+def _open_near_the_limit(level: Level) -> bool:
+    """Whether only samples are missing, and some requests were over a limit.
+
+    Such a load is not shown to hold, and a lower one may be: queues that overlap less make more
+    independent samples. With none over, a lower load has but fewer samples.
+    """
+    lacking = {doubt.code for doubt in level.verdict.doubts} <= MENDED_BY_TIME
+    return lacking and any(level.measurement.over_limit.values())

@@ -1,0 +1,97 @@
+"""From a task to its record: start the server, measure, stop it, whatever happens between."""
+
+from contextlib import ExitStack
+from dataclasses import replace
+
+from tuner.clock import NS_PER_S, now_ns, utc_now
+from tuner.errors import CandidateError, disk
+from tuner.load.generator import Generator
+from tuner.records import Failure, TrialRecord
+from tuner.server.launcher import Server
+from tuner.trial.climb import climb, index_of, ladder_from
+from tuner.trial.levels import Levels
+from tuner.trial.session import make_ready
+from tuner.trial.task import Bench, Task
+
+
+def run_trial(bench: Bench, task: Task) -> TrialRecord:
+    """Measure one configuration.
+
+    A configuration that the server refuses or dies of gives a record with outcome `failed`.
+    Raises HostError, ModelError or LoadError where not the configuration is at fault.
+    """
+    started, started_ns = utc_now(), now_ns()
+    folder = bench.folder / "trials" / f"{task.number:04d}"
+    with disk(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    levels: Levels | None = None
+    record = TrialRecord(
+        number=task.number,
+        role=task.role,
+        config=task.config,
+        outcome="failed",
+        started=started,
+        wall_s=0.0,
+        measuring_s=0.0,
+        block=task.block,
+        environment_id=bench.environment_id,
+    )
+    try:
+        with ExitStack() as stack:
+            bench.notify("starting the server")
+            launcher = bench.launcher_for(task.role)
+            server = stack.enter_context(launcher.launch(task.config, folder))
+            endpoint = server.endpoint
+            record = replace(record, start_s=endpoint.start_s, swapped=endpoint.swapped)
+            levels = Levels(bench, task, server, _generator(bench, server, stack), folder)
+            record = _measured(levels, record)
+    except CandidateError as error:
+        record = replace(
+            record,
+            outcome="failed",
+            levels=tuple(levels.done) if levels else (),
+            failure=Failure("config", error.message, error.hint, error.log_tail),
+        )
+    return replace(
+        record,
+        wall_s=(now_ns() - started_ns) / NS_PER_S,
+        measuring_s=levels.measuring_s if levels else 0.0,
+    )
+
+
+def _measured(levels: Levels, record: TrialRecord) -> TrialRecord:
+    """Warm up, find the peak, climb the ladder, and complete the record."""
+    scenario, task = levels.bench.scenario, levels.task
+    peak = make_ready(levels)
+    peak_rps = peak.measurement.throughput_rps
+    ladder = ladder_from(
+        peak,
+        resolution=scenario.measure.resolution,
+        loosest_ms=levels.bench.slo.loosest_ms,
+        expected_rps=task.expected_rps,
+    )
+    found = climb(ladder, levels.offered)
+    for share in task.curve_shares:
+        levels.offered((found.sustainable_rps or peak_rps) * share)
+    return replace(
+        record,
+        peak_rps=peak_rps,
+        outcome=found.outcome,
+        levels=tuple(levels.done),
+        sustainable_rps=found.sustainable_rps,
+        ceiling_rps=found.ceiling_rps,
+        reference_level=index_of(found.reference, levels.done),
+    )
+
+
+def _generator(bench: Bench, server: Server, stack: ExitStack) -> Generator:
+    load = bench.scenario.load
+    return stack.enter_context(
+        Generator(
+            server.endpoint.address,
+            bench.pool,
+            engine=load.engine,
+            deadline_s=load.deadline_ms / 1000,
+            cpus=bench.generator_cpus,
+        )
+    )

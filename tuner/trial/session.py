@@ -1,0 +1,78 @@
+"""A started server, made ready to be measured: it answers, has run every size, and is warm."""
+
+from tuner.errors import CandidateError, ModelError
+from tuner.measure.steady import warmed_up
+from tuner.records import Level, Samples
+from tuner.trial.levels import Levels
+
+
+def make_ready(levels: Levels) -> Level:
+    """Warm a server up and find its peak, which answers at least something.
+
+    Raises CandidateError where the configuration keeps it from answering, ModelError where the
+    model itself does.
+    """
+    _probe(levels)
+    _exercise_batch_sizes(levels)
+    _warm_up(levels)
+    peak = levels.peak()
+    if not peak.measurement.throughput_rps:
+        raise CandidateError(
+            "no request was answered in the closed loop",
+            hint=", ".join(peak.measurement.errors) or "look into server.log",
+        )
+    return peak
+
+
+def _probe(levels: Levels) -> None:
+    """One request of every model must be answered before anything else is worth trying."""
+    levels.bench.notify("probing")
+    statuses = levels.generator.exercise([min(_rows(levels))], repeats=1)
+    failed = next((status for status in statuses if status.code != "OK"), None)
+    if failed is None:
+        return
+    levels.server.check()
+    text = f"the first request failed: {failed.code}: {failed.text}"
+    if levels.task.config.batching is None:
+        raise ModelError(
+            text, hint="the model does not answer even unbatched; check model.* and inputs"
+        )
+    raise CandidateError(text, hint="it is answered with batching off, so batching is at fault")
+
+
+def _rows(levels: Levels) -> tuple[int, ...]:
+    """Rows per request that the scenario's load uses."""
+    return tuple(
+        sorted({rows for model in levels.bench.scenario.models for rows in model.row_weights})
+    )
+
+
+def _exercise_batch_sizes(levels: Levels) -> None:
+    """Run every batch size the load can form, twice: the first run of a size is slow."""
+    levels.bench.notify("running every batch size once")
+    rows = _rows(levels)
+    batching = levels.task.config.batching
+    reach = levels.bench.scenario.load.concurrency * max(rows)
+    if batching is None:
+        sizes = rows
+    else:
+        limit = min(batching.row_limit, reach)
+        doubling = [2**power for power in range(limit.bit_length())]
+        sizes = tuple(
+            sorted({size for size in (*doubling, limit, *rows) if size <= batching.row_limit})
+        )
+    levels.generator.exercise(sizes, repeats=2)
+    levels.server.check()
+
+
+def _warm_up(levels: Levels) -> None:
+    """Drive the closed loop until its latency is steady, within the scenario's patience."""
+    scenario = levels.bench.scenario
+    chunks: list[Samples] = []
+    spent_s = 0.0
+    while spent_s < scenario.measure.max_warmup_s:
+        levels.bench.notify(f"warming up, {spent_s:.0f} s")
+        chunks.append(levels.closed(scenario.measure.warmup_s))
+        spent_s += scenario.measure.warmup_s
+        if warmed_up(chunks).steady:
+            return

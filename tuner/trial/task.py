@@ -1,0 +1,58 @@
+"""What a trial is given: the bench it shares with all others, and a task of its own."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tuner.records import Config, Role
+from tuner.scenario import Scenario
+from tuner.server.launcher import Launcher
+from tuner.slo import Slo
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What all trials of a run share.
+
+    `pool` is the file of requests, `folder` the run directory; `notify` is told in a few words
+    what is going on, for people who watch. `keeper` may let a server live on from one trial of
+    the search to the next; None: every trial starts its own.
+    """
+
+    scenario: Scenario
+    slo: Slo
+    launcher: Launcher
+    pool: Path
+    folder: Path
+    environment_id: str
+    generator_cpus: frozenset[int]
+    notify: Callable[[str], None]
+    keeper: Launcher | None = None
+
+    def launcher_for(self, role: Role) -> Launcher:
+        """Choose how a trial gets its server: what confirms or is asked for starts afresh."""
+        if self.keeper is None or role in {"off", "final", "given"}:
+            return self.launcher
+        return self.keeper
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Which configuration is measured, and as what.
+
+    `replicate` chooses the arrivals: equal for all configurations of one block. `expected_rps` is
+    a sustainable rate known from before, from where the ladder then starts. `curve_shares` are
+    further loads, as shares of the sustainable rate, that complete the curve below it.
+    """
+
+    number: int
+    role: Role
+    config: Config
+    block: int | None = None
+    replicate: int = 0
+    expected_rps: float | None = None
+    curve_shares: tuple[float, ...] = ()
+
+    def describe(self) -> str:
+        """Words for progress lines."""
+        return f"{self.role}: {self.config.label()}"
