@@ -9,7 +9,18 @@ PACKAGE = Path(__file__).parents[1] / "tuner"
 
 RANKS = {
     0: {"errors", "clock", "protos"},
-    1: {"batching", "scenario", "records", "model", "slo", "http2", "ladder", "environment"},
+    1: {
+        "batching",
+        "scenario",
+        "records",
+        "model",
+        "slo",
+        "http2",
+        "ladder",
+        "environment",
+        "served",
+        "deploy",
+    },
     2: {"server", "load", "measure"},
     3: {"trial"},
     4: {"search", "store"},

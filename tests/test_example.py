@@ -9,6 +9,7 @@ import pytest
 from tuner.batching import BatchingParameters
 from tuner.commands.publish import publish_report, report_run
 from tuner.commands.recommend import recommend
+from tuner.deploy import snippets
 from tuner.store import RunDirectory
 
 EXAMPLE = Path(__file__).parents[1] / "results" / "example"
@@ -20,6 +21,15 @@ def test_the_example_is_a_whole_run_of_the_quickstart():
     assert {"off", "default", "guide", "sampler"} <= {trial.role for trial in run.trials}
     assert run.recommendation["config_id"]
     BatchingParameters.from_file(EXAMPLE / "batching_parameters.txt")
+
+
+def test_the_example_says_how_to_deploy_it():
+    run = report_run(RunDirectory(EXAMPLE))
+    docker, compose, kubernetes = snippets(run.recommendation)
+    assert 'source="$PWD"/../../models/dense-2048x4,' in docker.text
+    for snippet in (docker, compose, kubernetes):
+        assert "--batching_parameters_file=/config/batching_parameters.txt" in snippet.text
+        assert "--tensorflow_intra_op_parallelism=1" in snippet.text
 
 
 def test_the_example_is_judged_anew_from_its_histograms():

@@ -21,6 +21,11 @@ def complaint(text):
     return str(caught.value)
 
 
+def with_models(entries):
+    """The shortest scenario, its model given as a list and with further keys or entries."""
+    return SHORTEST.replace('[model]\npath = "m"', f'[[models]]\npath = "m"\n{entries}')
+
+
 def test_the_shortest_scenario_has_defaults_for_the_rest():
     read = parse(SHORTEST, HERE)
     assert read.models[0].path == Path("/somewhere/m")
@@ -123,6 +128,25 @@ def test_bad_input_names_file_key_value_and_remedy(before, after, message):
         ('[server]\nlauncher = "docer"', "server.launcher: .*'embedded' or 'binary'.*docer"),
         ('[server.flags]\n"--port" = 1', "server.flags: --port: write .* without dashes"),
         ("[server.flags]\nport = 1", "server.flags: port: every start gets a fresh port"),
+        (
+            '[server.flags]\ngrpc_channel_arguments = "grpc.max_concurrent_streams"',
+            'server.flags: grpc_channel_arguments: "grpc.max_concurrent_streams" is no argument',
+        ),
+        (
+            '[search.space.flags]\ngrpc_channel_arguments = ["grpc.a=1,"]',
+            'search.space.flags: grpc_channel_arguments: "" is no argument',
+        ),
+        ('[server.flags]\n"a b" = 1', "server.flags: 'a b': not the name of a flag"),
+        (
+            "[server.flags]\nx = 1\n[search.space.flags]\nx = [1, 2]",
+            "the flag x is fixed in server.flags and searched in search.space.flags",
+        ),
+        (
+            "[server.flags]\ntensorflow_session_parallelism = 2\n"
+            "tensorflow_inter_op_parallelism = 1\n"
+            "[search.space.flags]\ntensorflow_intra_op_parallelism = [0, 1]",
+            "the server refuses tensorflow_session_parallelism, .* together",
+        ),
         ("[server.flags]\nmodel_name = 'x'", "server.flags: model_name: set model.name"),
         ('[load]\narrivals = "trace"', 'load: arrivals = "trace" and trace = "FILE" belong'),
         ('[load]\ntrace = "x"', "load: .*belong together"),
@@ -151,6 +175,58 @@ def test_models_of_one_name_must_be_one_model():
     two = '[[models]]\npath = "a/m"\n[[models]]\npath = "b/m"\n'
     said = complaint(SHORTEST.replace('[model]\npath = "m"\n', two))
     assert "two models are named 'm'; set name on one" in said
+
+
+@pytest.mark.parametrize(
+    ("entries", "served"),
+    [
+        ("", ("latest", {})),
+        ("version = 3", ((3,), {})),
+        ('versions = "all"\nversion = 3', ("all", {})),
+        ("versions = [3, 1]", ((1, 3), {})),
+        ('version_label = "a"\nversion_labels = { a = 2, b = 4 }', ((2, 4), {"a": 2, "b": 4})),
+        (
+            'version_label = "a"\nversion_labels = { a = 2 }\n[[models]]\npath = "m"\nversion = 1',
+            ((1, 2), {"a": 2}),
+        ),
+    ],
+)
+def test_versions_that_requests_name_are_served(entries, served):
+    text = SHORTEST.replace("[model]", "[[models]]").replace(
+        'path = "m"', f'path = "m"\n{entries}'
+    )
+    (found,) = parse(text, HERE).served
+    assert (found.versions, found.labels) == served
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        (
+            'version_label = "stabel"\nversion_labels = { stable = 1 }',
+            "model 'm' has no version label 'stabel'; did you mean 'stable'?",
+        ),
+        ('version_label = "x"', r"no version label 'x'; add version_labels = { x = 1 }"),
+        ("versions = [1, 2]\nversion = 3", r"version 3 is asked for but not among .*\[1, 2\]"),
+        ("versions = [1]\nversion_labels = { a = 2 }", "version 2 is asked for but not among"),
+        ("versions = []", "versions: list at least one version"),
+        ('versions = "newest"', "versions: .*'latest' or 'all'.*newest"),
+        ("version_labels = { a = 0 }", "version_labels.a: .*greater than 0"),
+        ('[[models]]\npath = "m"\nversion = 3', 'some requests ask for the latest.*"all"'),
+        ('versions = "all"\n[[models]]\npath = "m"\nversions = [1]', "two different versions"),
+        (
+            'versions = "all"\nversion_labels = { a = 1 }\n'
+            '[[models]]\npath = "m"\nversion_labels = { a = 2 }',
+            "label 'a' names version 1 and 2",
+        ),
+    ],
+)
+def test_versions_and_labels_that_contradict_each_other(entries, message):
+    text = SHORTEST.replace("[model]", "[[models]]").replace(
+        'path = "m"', f'path = "m"\n{entries}'
+    )
+    with pytest.raises(AssertionError, match=f"(?s){message}"):
+        raise AssertionError(complaint(text))
 
 
 def test_every_problem_is_named_at_once():

@@ -5,8 +5,9 @@ reference of the format: `tuner schema` writes them as JSON Schema for editors.
 """
 
 import difflib
+import re
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -24,9 +25,11 @@ from pydantic import (
 )
 
 from tuner.errors import InputError, ScenarioError
+from tuner.served import ServedModel, served_models
 from tuner.slo import Slo
 
 Flag = str | bool | int | float
+FLAG_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
 class _Section(BaseModel):
@@ -51,6 +54,14 @@ class ModelSection(_Section):
     signature: str = Field("serving_default", description="Signature that requests call.")
     version: PositiveInt | None = Field(None, description="Ask for this version, not the latest.")
     version_label: str | None = Field(None, description="Ask for the version with this label.")
+    versions: Literal["latest", "all"] | tuple[PositiveInt, ...] = Field(
+        "latest",
+        description='Versions the server loads: "latest", "all", or a list; those that requests '
+        "and labels name by default.",
+    )
+    version_labels: dict[str, PositiveInt] = Field(
+        {}, description="Labels and the versions they name, such as { stable = 1 }."
+    )
     weight: PositiveFloat = Field(1.0, description="Share of this model's requests in the mix.")
     inputs: Literal["random"] | Path = Field(
         "random",
@@ -71,6 +82,13 @@ class ModelSection(_Section):
         ):
             raise ValueError('keys must be row counts of 1 or more, such as { "1" = 0.7 }')
         return rows
+
+    @field_validator("versions")
+    @classmethod
+    def _versions_in_order(cls, versions: str | tuple[int, ...]) -> str | tuple[int, ...]:
+        if versions == ():
+            raise ValueError("list at least one version")
+        return versions if isinstance(versions, str) else tuple(sorted(set(versions)))
 
     @model_validator(mode="after")
     def _one_way_to_name_a_version(self) -> Self:
@@ -111,7 +129,7 @@ class ServerSection(_Section):
     @field_validator("flags")
     @classmethod
     def _flags_are_not_ours(cls, flags: dict[str, Flag]) -> dict[str, Flag]:
-        _refuse_own_flags(flags)
+        _check_flags({name: (value,) for name, value in flags.items()})
         return flags
 
 
@@ -125,17 +143,47 @@ OWN_FLAGS = {
     "enable_batching": "the tuner decides on it",
     "batching_parameters_file": "the tuner writes it",
     "monitoring_config_file": "the tuner writes it",
-    "grpc_max_threads": "set load.outstanding_limit, from which it is derived",
 }
 """Server flags that the tuner sets itself, and where a user says the same thing."""
 
 
-def _refuse_own_flags(names: Iterable[str]) -> None:
-    for name in names:
+OP_THREADS = (
+    "tensorflow_session_parallelism",
+    "tensorflow_intra_op_parallelism",
+    "tensorflow_inter_op_parallelism",
+)
+"""Flags that size TensorFlow's thread pools; the first sets both of the others."""
+
+
+def _check_flags(flags: Mapping[str, Iterable[Flag]]) -> None:
+    """Refuse flags that are ours to set, and values that the server would die of."""
+    for name, values in flags.items():
         if name.startswith("-"):
             raise ValueError(f"{name}: write the flag's name without dashes")
+        if not FLAG_NAME.fullmatch(name):
+            raise ValueError(f"{name!r}: not the name of a flag")
         if name in OWN_FLAGS:
             raise ValueError(f"{name}: {OWN_FLAGS[name]}")
+        if name == "grpc_channel_arguments":
+            for value in values:
+                _check_channel_arguments(str(value))
+
+
+def _check_channel_arguments(text: str) -> None:
+    for part in text.split(","):
+        key, equals, value = part.partition("=")
+        if not (key.strip() and equals and value.strip()):
+            raise ValueError(
+                f'grpc_channel_arguments: "{part}" is no argument, and the server dies of it; '
+                'write "grpc.max_concurrent_streams=1000", several joined by commas'
+            )
+
+
+def _is_positive(value: Flag) -> bool:
+    try:
+        return float(value) > 0
+    except ValueError:
+        return False
 
 
 class LoadSection(_Section):
@@ -226,8 +274,14 @@ class SpaceSection(_Section):
     max_batch_size: tuple[PositiveInt, ...] = (4, 8, 16, 32, 64, 128)
     batch_timeout_micros: tuple[NonNegativeInt, ...] = (0, 1_000, 2_000, 5_000, 10_000)
     num_batch_threads: tuple[PositiveInt, ...] = (1, 2, 4)
-    allowed_batch_sizes: tuple[Literal["any", "powers_of_two"], ...] = Field(
-        ("any",), description="Batch sizes a batch is padded to."
+    allowed_batch_sizes: tuple[Literal["any", "powers_of_two", "linear"], ...] = Field(
+        ("any",),
+        description="Sizes that batches are padded to: none, 1 2 4 8 ..., or even steps.",
+    )
+    enable_large_batch_splitting: tuple[bool, ...] = Field(
+        (False,),
+        description="Whether requests are split over batches; max_batch_size is then what runs, "
+        "and requests may be larger.",
     )
     flags: dict[str, tuple[Flag, ...]] = Field(
         {}, description="Server flags to search, each with its values."
@@ -240,9 +294,9 @@ class SpaceSection(_Section):
             raise ValueError("list at least one value")
         return tuple(sorted(set(values)))
 
-    @field_validator("allowed_batch_sizes")
+    @field_validator("allowed_batch_sizes", "enable_large_batch_splitting")
     @classmethod
-    def _at_least_one(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+    def _at_least_one(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
         if not values:
             raise ValueError("list at least one value")
         return tuple(dict.fromkeys(values))
@@ -250,7 +304,7 @@ class SpaceSection(_Section):
     @field_validator("flags")
     @classmethod
     def _flags_have_values(cls, flags: dict[str, tuple[Flag, ...]]) -> dict[str, tuple[Flag, ...]]:
-        _refuse_own_flags(flags)
+        _check_flags(flags)
         for name, values in flags.items():
             if not values:
                 raise ValueError(f"{name}: list at least one value")
@@ -297,12 +351,31 @@ class Scenario(_Section):
         return data
 
     @model_validator(mode="after")
-    def _models_have_names_of_their_own(self) -> Self:
-        paths: dict[str, Path] = {}
-        for model in self.models:
-            if paths.setdefault(model.servable, model.path) != model.path:
-                raise ValueError(f"two models are named {model.servable!r}; set name on one")
+    def _models_can_be_served_together(self) -> Self:
+        served_models(self.models)
         return self
+
+    @model_validator(mode="after")
+    def _a_flag_is_fixed_or_searched(self) -> Self:
+        searched = self.search.space.flags
+        for name in searched:
+            if name in self.server.flags:
+                raise ValueError(
+                    f"the flag {name} is fixed in server.flags and searched in "
+                    "search.space.flags; leave it in one of them"
+                )
+        given = {name: (value,) for name, value in self.server.flags.items()} | searched
+        if all(any(_is_positive(value) for value in given.get(name, ())) for name in OP_THREADS):
+            raise ValueError(
+                f"the server refuses {', '.join(OP_THREADS)} together; leave out the first, or "
+                "the other two"
+            )
+        return self
+
+    @property
+    def served(self) -> tuple[ServedModel, ...]:
+        """The models and versions that one server holds, each name once."""
+        return served_models(self.models)
 
     def limits(self) -> Slo:
         """The SLO as the value that measurements are judged by."""
@@ -418,7 +491,7 @@ def _is_type_tag(part: int | str, before: int | str) -> bool:
     return isinstance(part, str) and (
         part in {"str", "bool", "int", "float", "constrained-int"}
         or (part == "path" and isinstance(before, str))  # else the key `path` of a model
-        or part.startswith(("literal[", "dict[", "function-", "lax-or-strict"))
+        or part.startswith(("literal[", "dict[", "tuple[", "function-", "lax-or-strict"))
     )
 
 

@@ -5,12 +5,14 @@ from tuner.batching import BatchingParameters
 from tuner.records import Config
 from tuner.scenario import parse
 from tuner.search.space import (
+    SPLITTING,
     UNBOUNDED_QUEUE,
     Space,
     baselines,
     config_of,
     device_of,
     guide_points,
+    linear,
     point_of,
     powers_of_two,
 )
@@ -26,8 +28,10 @@ SPACE = Space(
 )
 
 
-def read(search):
-    text = f'name = "s"\n[model]\npath = "m"\n[slo]\np99_ms = 50\n[search]\n{search}'
+def read(search, rows="1"):
+    text = (
+        f'name = "s"\n[model]\npath = "m"\nrows = {rows}\n[slo]\np99_ms = 50\n[search]\n{search}'
+    )
     from pathlib import Path  # noqa: PLC0415
 
     return parse(text, Path("/s.toml"))
@@ -73,6 +77,37 @@ def test_what_lies_outside_has_no_point():
 def test_powers_of_two_end_with_the_limit(limit, sizes):
     assert powers_of_two(limit) == sizes
     BatchingParameters(max_batch_size=limit, allowed_batch_sizes=sizes).check()
+
+
+@pytest.mark.parametrize(
+    ("limit", "sizes"),
+    [(1, (1,)), (3, (1, 2, 3)), (8, tuple(range(1, 9))), (64, tuple(range(8, 65, 8)))],
+)
+def test_a_linear_ladder_ends_with_the_limit(limit, sizes):
+    assert linear(limit) == sizes
+    BatchingParameters(max_batch_size=limit, allowed_batch_sizes=sizes).check()
+
+
+def test_requests_larger_than_a_batch_are_split():
+    text = "[search.space]\nmax_batch_size = [4, 32]\nbatch_timeout_micros = [0]\n"
+    text += 'num_batch_threads = [1]\nallowed_batch_sizes = ["any", "powers_of_two", "linear"]\n'
+    text += "enable_large_batch_splitting = [false, true]\n"
+    space = Space.of(read(text, rows='{ "1" = 0.5, "10" = 0.5 }'))
+    configs = [config_of(point) for point in space.points()]
+    assert len({config.id for config in configs}) == space.size == 12
+    assert [point_of(config, space) for config in configs] == list(space.points())
+    for config in configs:
+        config.batching.check()
+        assert config.batching.row_limit in {4, 32}
+    split = [config.batching for config in configs if config.batching.enable_large_batch_splitting]
+    small = [item for item in split if item.max_execution_batch_size == 4]
+    assert {item.max_batch_size for item in small} == {10}
+    assert {item.allowed_batch_sizes for item in small} == {(), (1, 2, 4, 10), (1, 2, 3, 4, 10)}
+    assert {item.max_batch_size for item in split if item not in small} == {32}
+
+
+def test_nothing_is_split_unless_asked_for():
+    assert SPLITTING not in Space.of(read("")).choices
 
 
 def test_numbers_are_compared_by_ratio():

@@ -5,8 +5,9 @@ import pytest
 
 from tuner.batching import BatchingParameters
 from tuner.errors import BatchingError
-from tuner.records import Config
+from tuner.records import Config, ServerIdentity
 from tuner.scenario import parse
+from tuner.server.deployed import deployed_models_text, deployment
 from tuner.server.flags import (
     GRPC_THREAD_MARGIN,
     argv,
@@ -64,7 +65,7 @@ def test_several_models_go_through_a_file(tmp_path):
     flags = flags_of(asked, Config(None), tmp_path)
     assert "model_name" not in flags
     text = Path(flags["model_config_file"]).read_text()
-    assert text == model_config_text(asked.models)
+    assert text == model_config_text(asked.served)
 
     from tensorflow_serving.config import model_server_config_pb2  # noqa: PLC0415
 
@@ -78,6 +79,78 @@ def test_several_models_go_through_a_file(tmp_path):
 
 def test_a_version_goes_through_a_file_too(tmp_path):
     assert "model_config_file" in flags_of(scenario(ONE + "version = 2\n"), Config(None), tmp_path)
+
+
+def model_configs(text):
+    from google.protobuf import text_format  # noqa: PLC0415  after tuner.protos, as in the code
+    from tensorflow_serving.config import model_server_config_pb2  # noqa: PLC0415
+
+    message = text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
+    return {item.name: item for item in message.model_config_list.config}
+
+
+def test_version_policies_and_labels_go_through_the_file(tmp_path):
+    models = (
+        '[[models]]\npath = "/models/a"\nversions = "all"\nversion_labels = { stable = 1 }\n'
+        'version_label = "stable"\n[[models]]\npath = "/models/a"\nversion = 2\n'
+        '[[models]]\npath = "/models/b"\nversions = [7, 5]\n'
+    )
+    asked = scenario(models)
+    flags = flags_of(asked, Config(None), tmp_path)
+    found = model_configs(Path(flags["model_config_file"]).read_text())
+    assert found["a"].model_version_policy.WhichOneof("policy_choice") == "all"
+    assert dict(found["a"].version_labels) == {"stable": 1}
+    assert list(found["b"].model_version_policy.specific.versions) == [5, 7]
+    assert flags["allow_version_labels_for_unavailable_models"] == "true"
+    deployed = deployed_flags(asked, Config(None))
+    assert deployed["model_config_file"] == "models.config"
+    assert deployed["allow_version_labels_for_unavailable_models"] == "true"
+
+
+def test_a_container_sees_models_at_its_own_paths():
+    found = model_configs(deployed_models_text(scenario(TWO)))
+    assert {name: item.base_path for name, item in found.items()} == {
+        "a": "/models/a",
+        "b": "/models/b",
+    }
+    elsewhere = scenario(TWO.replace("/models/", "/srv/"))
+    assert deployed_models_text(elsewhere) == deployed_models_text(scenario(TWO))
+    assert deployed_models_text(scenario()) is None
+
+
+def test_grpc_max_threads_may_be_the_users():
+    rest = "[server.flags]\ngrpc_max_threads = 64\n"
+    assert deployed_flags(scenario(rest=rest), BATCHED)["grpc_max_threads"] == "64"
+
+
+DIGEST = "tensorflow/serving@sha256:" + "0" * 64
+
+
+@pytest.mark.parametrize(
+    ("server", "image", "measured"),
+    [
+        (ServerIdentity("embedded", "tuner 0.1.0"), "tensorflow/serving:2.20.0", False),
+        (
+            ServerIdentity("binary", "TensorFlow ModelServer: 2.19.1-rc0+dev.sha.no_git"),
+            "tensorflow/serving:2.19.1",
+            False,
+        ),
+        (ServerIdentity("docker", "2.19.0", "my/image:1", DIGEST), DIGEST, True),
+        (ServerIdentity("docker", "2.19.0", "my/image:1", "sha256:1"), "my/image:1", True),
+    ],
+)
+def test_the_deployed_image_is_the_measured_one_or_its_like(server, image, measured):
+    found = deployment(scenario(), BATCHED, server, Path("/runs/1"), cpus=(3, 1))
+    assert (found.image, found.measured_image) == (image, measured)
+    assert found.cpus == (1, 3)
+    assert [(model.name, model.path) for model in found.models] == [("m", "/models/m")]
+
+
+def test_a_model_of_our_own_is_named_from_the_run():
+    asked = scenario('[model]\npath = "/here/models/d"\nbuiltin = "dense-2048x4"\n')
+    server = ServerIdentity("embedded", "tuner 0.1.0")
+    found = deployment(asked, BATCHED, server, Path("/here/results/1"))
+    assert [model.path for model in found.models] == ["../../models/d"]
 
 
 def test_the_users_flags_come_last_and_join_our_channel_arguments(tmp_path):
@@ -104,6 +177,7 @@ def test_what_must_be_deployed_names_no_path_and_no_port():
     }
     assert deployed_flags(scenario(rest=rest), Config(None)) == {
         "enable_batching": "false",
+        "grpc_max_threads": str(1024 + 64 + GRPC_THREAD_MARGIN),
         "tensorflow_intra_op_parallelism": "1",
     }
 

@@ -41,10 +41,11 @@ def prepare(
     identity = launcher.identify()
     described = environment.describe(
         server=identity,
-        models={section.servable: info.fingerprint for section, info in infos},
+        models={_version_name(section, info): info.fingerprint for section, info in infos},
         scenario=scenario.model_dump(mode="json"),
         placement=placement.describe(),
     )
+    described["server_cpus"] = sorted(placement.server)
     notify("building the requests")
     pool = run.path / "requests.pool"
     build_pool([_part(section, info) for section, info in infos], seed=scenario.seed).save(pool)
@@ -70,10 +71,27 @@ def models(scenario: Scenario, notify: Callable[[str], None]) -> Models:
     for section in scenario.models:
         if section.builtin is not None:
             builtin.ensure(section.builtin, section.path, notify)
-        info = model.inspect(section.path, version=section.version)
+        info = model.inspect(section.path, version=asked_version(scenario, section))
         model.require_batchable(section.path, info.signature(section.signature))
         infos.append((section, info))
+    for served in scenario.served:
+        for version in served.named_versions:
+            model.inspect(served.path, version=version)
     return infos
+
+
+def asked_version(scenario: Scenario, section: ModelSection) -> int | None:
+    """The version that a model's requests ask for by number or label; None for the latest."""
+    if section.version_label is None:
+        return section.version
+    served = next(served for served in scenario.served if served.name == section.servable)
+    return served.labels[section.version_label]
+
+
+def _version_name(section: ModelSection, info: model.ModelInfo) -> str:
+    """The servable's name, and the version where the scenario names one."""
+    named = section.version is not None or section.version_label is not None
+    return f"{section.servable}/{info.version}" if named else section.servable
 
 
 def launcher_of(scenario: Scenario, placement: Placement) -> Launcher:

@@ -2,17 +2,19 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tuner.batching import BatchingParameters
 from tuner.clock import utc_now
+from tuner.deploy import MODELS_FILE
 from tuner.errors import InputError, UsageError
-from tuner.records import ServerIdentity, TrialRecord
+from tuner.records import Config, ServerIdentity, TrialRecord
 from tuner.report.run import Run
 from tuner.scenario import Scenario, parse
 from tuner.search.recommend import Decision, decide, file_text, recommendation
-from tuner.server.flags import deployed_flags
+from tuner.server.deployed import deployed_models_text, deployment
 from tuner.slo import Slo
 from tuner.store import BATCHING, PARETO, RECOMMENDATION, SCENARIO, RunDirectory, read_json
 
@@ -31,9 +33,11 @@ def publish_recommendation(
     decision = decide(records, slo)
     if decision is None:
         return None
-    described = describe(decision, records, scenario, server, slo)
+    described = describe(decision, records, scenario, server, slo, run)
     text = file_text(decision, scenario=scenario.name, server=server, slo=slo, when=utc_now())
     run.write(BATCHING, text)
+    if (models := deployed_models_text(scenario)) is not None:
+        run.write(MODELS_FILE, models)
     run.write(RECOMMENDATION, json.dumps(described, indent=2) + "\n")
     return described
 
@@ -44,16 +48,24 @@ def describe(
     scenario: Scenario,
     server: ServerIdentity,
     slo: Slo,
+    run: RunDirectory,
 ) -> dict[str, Any]:
     """The object of `recommendation.json` for a decision."""
-    return recommendation(
+    deployed = deployment(scenario, decision.config, server, run.path, measured_cpus(run))
+    found = recommendation(
         decision,
         records,
         scenario=scenario.name,
         server=server,
         slo=slo,
-        flags=deployed_flags(scenario, decision.config),
+        flags=deployed.flags,
     )
+    return {**found, "deployment": deployed.to_dict()}
+
+
+def measured_cpus(run: RunDirectory) -> tuple[int, ...]:
+    """The processors that the server of a run had; empty where the run does not say."""
+    return tuple(run.environment().get("server_cpus") or ())
 
 
 def publish_report(run: RunDirectory) -> tuple[Path, ...]:
@@ -86,9 +98,20 @@ def report_run(run: RunDirectory) -> Run:
         server=identity_of(environment),
         environment=environment,
         trials=records,
-        recommendation=found,
+        recommendation=_with_deployment(found, run, scenario),
         batching_text=_deployed_text(run, found),
     )
+
+
+def _with_deployment(
+    found: dict[str, Any], run: RunDirectory, scenario: Scenario
+) -> dict[str, Any]:
+    """The recommendation as it is written now: older tuners left out how it is deployed."""
+    if not found or "deployment" in found:
+        return found
+    server = identity_of(run.environment())
+    deployed = deployment(scenario, Config(None), server, run.path, measured_cpus(run))
+    return {**found, "deployment": replace(deployed, flags=found.get("flags", {})).to_dict()}
 
 
 def scenario_of(run: RunDirectory) -> Scenario:

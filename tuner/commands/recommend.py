@@ -39,4 +39,4 @@ def recommend(
         )
     server = identity_of(run.environment())
     text = file_text(decision, scenario=scenario.name, server=server, slo=slo, when=utc_now())
-    return describe(decision, records, scenario, server, slo), text
+    return describe(decision, records, scenario, server, slo, run), text

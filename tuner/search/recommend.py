@@ -76,9 +76,10 @@ def simplicity(config: Config) -> float:
         return 0.5
     if batching.max_enqueued_batches != UNBOUNDED_QUEUE:
         return 0.0
-    steps = abs(math.log2((batching.max_batch_size or 1000) / 1000))
+    steps = abs(math.log2(batching.row_limit / 1000))
     steps += math.log2(1 + (batching.batch_timeout_micros or 0) / 1000)
-    return 1.0 + steps + 2.0 * bool(batching.allowed_batch_sizes) + 2.0 * len(config.flags)
+    added = bool(batching.allowed_batch_sizes) + bool(batching.enable_large_batch_splitting)
+    return 1.0 + steps + 2.0 * added + 2.0 * len(config.flags)
 
 
 def deployable(record: TrialRecord, slo: Slo) -> Config:

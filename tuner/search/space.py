@@ -1,13 +1,15 @@
 """The search space: what a point means as a configuration, and where a search starts.
 
 A point maps every parameter's name to one of its choices. Points, not configurations, are what a
-sampler sees: `allowed_batch_sizes` is a ladder's name there, and flags are prefixed with `flag.`.
+sampler sees: `allowed_batch_sizes` is a ladder's name there, `split_requests_of` the rows of the
+largest request where requests are split over batches (0: they are not), and flags are prefixed
+with `flag.`.
 """
 
 import itertools
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +30,10 @@ UNBOUNDED_QUEUE = 1_000_000
 """`max_enqueued_batches` while capacity is sought: no rejection may distort the search."""
 
 FLAG = "flag."
+SPLITTING = "split_requests_of"
+
+LINEAR_STEPS = 8
+"""Sizes of a linear ladder: steps of an eighth of the largest batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,7 @@ class Space:
                 "batch_timeout_micros": space.batch_timeout_micros,
                 "num_batch_threads": space.num_batch_threads,
                 "allowed_batch_sizes": space.allowed_batch_sizes,
+                **_splitting(scenario),
                 **{f"{FLAG}{name}": values for name, values in space.flags.items()},
             }
         )
@@ -77,7 +84,11 @@ class Space:
 def config_of(point: Point) -> Config:
     """The configuration that a point stands for."""
     size = int(point["max_batch_size"])
-    ladder = powers_of_two(size) if point.get("allowed_batch_sizes") == "powers_of_two" else ()
+    split = int(point.get(SPLITTING, 0))
+    limit = max(size, split)  # with splitting it bounds the rows of a request, not of a batch
+    ladder = LADDERS[str(point.get("allowed_batch_sizes", "any"))](size)
+    if ladder and limit > size:
+        ladder = (*ladder, limit)  # the server insists, though no batch grows so large
     flags = {
         name.removeprefix(FLAG): flag_text(value)
         for name, value in point.items()
@@ -85,11 +96,13 @@ def config_of(point: Point) -> Config:
     }
     return Config(
         batching=BatchingParameters(
-            max_batch_size=size,
+            max_batch_size=limit,
             batch_timeout_micros=int(point["batch_timeout_micros"]),
             max_enqueued_batches=UNBOUNDED_QUEUE,
             num_batch_threads=int(point["num_batch_threads"]),
             allowed_batch_sizes=ladder,
+            enable_large_batch_splitting=True if split else None,
+            max_execution_batch_size=size if split else None,
         ),
         flags=tuple(sorted(flags.items())),
     )
@@ -103,6 +116,28 @@ def point_of(config: Config, space: Space) -> Point | None:
 def powers_of_two(limit: int) -> tuple[int, ...]:
     """Batch sizes 1, 2, 4 … ending with `limit`, as the server demands of the last one."""
     return (*(2**power for power in range(limit.bit_length()) if 2**power < limit), limit)
+
+
+def linear(limit: int) -> tuple[int, ...]:
+    """Batch sizes in even steps that end with `limit`; fewer steps where it is small."""
+    steps = min(LINEAR_STEPS, limit)
+    return tuple(sorted({math.ceil(limit * step / steps) for step in range(1, steps + 1)}))
+
+
+LADDERS: dict[str, Callable[[int], tuple[int, ...]]] = {
+    "any": lambda _limit: (),
+    "powers_of_two": powers_of_two,
+    "linear": linear,
+}
+
+
+def _splitting(scenario: Scenario) -> dict[str, tuple[Choice, ...]]:
+    """Whether to split large requests, as choices; none where the scenario does not ask."""
+    asked = scenario.search.space.enable_large_batch_splitting
+    if not any(asked):
+        return {}
+    largest = max(rows for model in scenario.models for rows in model.row_weights)
+    return {SPLITTING: tuple(largest if split else 0 for split in asked)}
 
 
 def baselines(cpus: int) -> tuple[tuple[str, Config], tuple[str, Config]]:

@@ -1,14 +1,16 @@
 """The command line of TensorFlow Serving for one configuration, and the files it refers to."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from google.protobuf import text_format
 
 from tuner import protos
+from tuner.deploy import MODELS_FILE
 from tuner.records import Config
-from tuner.scenario import ModelSection, Scenario
+from tuner.scenario import Scenario
+from tuner.served import ServedModel
 
 METRICS_PATH = "/monitoring/prometheus/metrics"
 
@@ -37,35 +39,40 @@ def write_files(scenario: Scenario, config: Config, folder: Path) -> Files:
     monitoring.write_text(f'prometheus_config {{ enable: true, path: "{METRICS_PATH}" }}\n')
     models = None
     if needs_model_config(scenario):
-        models = folder / "models.txt"
-        models.write_text(model_config_text(scenario.models))
+        models = folder / MODELS_FILE
+        models.write_text(model_config_text(scenario.served))
     return Files(batching=batching, monitoring=monitoring, models=models)
 
 
 def needs_model_config(scenario: Scenario) -> bool:
     """Whether flags alone cannot say which models and versions are served."""
-    names = {model.servable for model in scenario.models}
-    return len(names) > 1 or any(model.version is not None for model in scenario.models)
+    return len(scenario.served) > 1 or not scenario.served[0].plain
 
 
-def model_config_text(models: tuple[ModelSection, ...]) -> str:
-    """The `model_config_file` for these models, each name once, with the versions asked for."""
+def model_config_text(
+    models: tuple[ServedModel, ...], *, base_paths: Mapping[str, str] | None = None
+) -> str:
+    """The `model_config_file` for these models, with version policies and labels.
+
+    `base_paths` are the directories by model name where the server sees other paths than this
+    process, as in a container.
+    """
     protos.install()
     from tensorflow_serving.config import model_server_config_pb2  # noqa: PLC0415 - see protos
 
     message = model_server_config_pb2.ModelServerConfig()
-    entries: dict[str, Any] = {}
     for model in models:
-        if model.servable not in entries:
-            entries[model.servable] = message.model_config_list.config.add(
-                name=model.servable, base_path=str(model.path), model_platform="tensorflow"
-            )
-    for name, entry in entries.items():
-        versions = {model.version for model in models if model.servable == name}
-        if versions != {None}:
-            entry.model_version_policy.specific.versions.extend(
-                sorted(version for version in versions if version is not None)
-            )
+        entry = message.model_config_list.config.add(
+            name=model.name,
+            base_path=(base_paths or {}).get(model.name, str(model.path)),
+            model_platform="tensorflow",
+        )
+        if model.versions == "all":
+            entry.model_version_policy.all.SetInParent()
+        elif model.versions != "latest":
+            entry.model_version_policy.specific.versions.extend(model.versions)
+        for label, version in model.labels.items():
+            entry.version_labels[label] = version
     return str(text_format.MessageToString(message))
 
 
@@ -93,6 +100,7 @@ def server_flags(
     else:
         flags["model_name"] = scenario.models[0].servable
         flags["model_base_path"] = str(scenario.models[0].path)
+    flags |= label_flags(scenario)
     if files.batching is not None:
         flags["enable_batching"] = "true"
         flags["batching_parameters_file"] = str(files.batching)
@@ -104,19 +112,28 @@ def server_flags(
 def deployed_flags(scenario: Scenario, config: Config) -> dict[str, str]:
     """The flags that must be deployed with a recommendation for it to hold.
 
-    The batching file's own path is the user's to choose, so it is given by its name alone.
+    Files are the user's to place, so they are given by their bare names.
     """
-    flags = {name: flag_text(value) for name, value in scenario.server.flags.items()}
-    flags |= dict(config.flags)
-    if config.batching is None:
-        return {"enable_batching": "false", **flags}
     threads = scenario.load.outstanding_limit + scenario.load.concurrency + GRPC_THREAD_MARGIN
-    return {
-        "enable_batching": "true",
-        "batching_parameters_file": "batching_parameters.txt",
-        "grpc_max_threads": str(threads),
-        **flags,
-    }
+    flags = {"enable_batching": "false"}
+    if config.batching is not None:
+        flags = {
+            "enable_batching": "true",
+            "batching_parameters_file": "batching_parameters.txt",
+        }
+    if needs_model_config(scenario):
+        flags["model_config_file"] = MODELS_FILE
+    flags["grpc_max_threads"] = str(threads)
+    flags |= label_flags(scenario)
+    flags |= {name: flag_text(value) for name, value in scenario.server.flags.items()}
+    return flags | dict(config.flags)
+
+
+def label_flags(scenario: Scenario) -> dict[str, str]:
+    """What the server needs to take labels for versions that it has yet to load, at its start."""
+    if any(model.labels for model in scenario.served):
+        return {"allow_version_labels_for_unavailable_models": "true"}
+    return {}
 
 
 def argv(flags: dict[str, str]) -> list[str]:
