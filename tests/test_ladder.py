@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.ladder import LOWEST_SHARE, MOST_LEVELS, Ladder
+from tuner.ladder import LOWEST_SHARE, MOST_LEVELS, Ladder, Rungs
 
 
 def climb(ladder, holds, *, arrives=lambda rate: rate):
@@ -91,3 +91,10 @@ def test_a_load_that_teaches_nothing_is_not_asked_again():
     ladder.tell(109.0, held=True)
     assert asked == pytest.approx(math.sqrt(100 * 108))
     assert ladder.next_rps() is None
+
+
+def test_given_loads_are_climbed_to_the_first_that_fails():
+    rungs = Rungs((100.0, 200.0, 300.0, 400.0))
+    assert climb(rungs, lambda rate: rate <= 200) == [100.0, 200.0, 300.0]
+    assert (rungs.held_rps, rungs.failed_rps) == (200.0, 300.0)
+    assert climb(Rungs((50.0,)), lambda _rate: True) == [50.0]

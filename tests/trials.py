@@ -53,7 +53,13 @@ def level(
 
 
 def trial(
-    number: int, role: str, config: Config, rate_rps: float | None, *, block: int | None = None
+    number: int,
+    role: str,
+    config: Config,
+    rate_rps: float | None,
+    *,
+    block: int | None = None,
+    **more,
 ) -> TrialRecord:
     """A measured trial: `rate_rps` sustained, 0 where the SLO held nowhere, None where invalid."""
     outcome = "invalid" if rate_rps is None else "ok" if rate_rps else "infeasible"
@@ -63,7 +69,7 @@ def trial(
         config=config,
         outcome=outcome,
         started="2026-01-01T00:00:00Z",
-        wall_s=20.0,
+        wall_s=more.pop("wall_s", 20.0),
         measuring_s=12.0,
         start_s=3.0,
         peak_rps=(rate_rps or 100.0) * 1.2,
@@ -76,6 +82,7 @@ def trial(
         ),
         block=block,
         environment_id="e-12345678",
+        **more,
     )
 
 

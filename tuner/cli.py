@@ -130,6 +130,76 @@ def measure(scenario: Path, params: Path | None, out: Path, json_: bool) -> None
 
 
 @main.command()
+@click.argument("scenario", type=FILE)
+@click.argument("files", nargs=-1, metavar="FILE FILE...")
+@click.option("--blocks", type=click.IntRange(min=2), help="Starts of every file.")
+@click.option(
+    "--out", type=DIRECTORY, default=RESULTS, show_default=True, help="Where runs are kept."
+)
+@as_json
+@guarded
+def compare(
+    scenario: Path, files: tuple[str, ...], blocks: int | None, out: Path, json_: bool
+) -> None:
+    """Compare batching files in interleaved blocks on fresh starts, against the first.
+
+    The words `default` and `off` stand for the server's own settings and for no batching.
+
+    \b
+    Example:  tuner compare scenarios/quickstart.toml default batching_parameters.txt
+    """  # noqa: D301
+    from tuner.commands.closing import print_compared
+    from tuner.commands.compare import Request, as_object
+    from tuner.commands.compare import compare as run_compare
+    from tuner.commands.progress import Narrator
+
+    with Narrator() as narrator:
+        run, found = run_compare(Request(scenario, files, blocks, out), narrator)
+    if json_:
+        click.echo(json.dumps(as_object(found), indent=2))
+        return
+    print_compared(found)
+    click.echo(f"report: {run.path / 'report.html'}")
+
+
+@main.command()
+@click.argument("scenario", type=FILE)
+@click.option("--params", type=FILE, help="Batching parameters file; without it, batching is off.")
+@click.option(
+    "--rate", type=click.FloatRange(0, min_open=True), metavar="RPS", help="Load to hold it at."
+)
+@click.option("--starts", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option(
+    "--out", type=DIRECTORY, default=RESULTS, show_default=True, help="Where runs are kept."
+)
+@as_json
+@guarded
+def check(
+    scenario: Path, params: Path | None, rate: float | None, starts: int, out: Path, json_: bool
+) -> None:
+    """Check in minutes that a batching file still keeps the SLO. Exits with 1 where not.
+
+    The load is --rate or, for a file that `tuner tune` recommended, nine tenths of what it was
+    recommended for; without either, it is enough that the SLO holds at some load.
+
+    \b
+    Example:  tuner check scenarios/quickstart.toml --params batching_parameters.txt --rate 400
+    """  # noqa: D301
+    from tuner.commands.check import Request
+    from tuner.commands.check import check as run_check
+    from tuner.commands.progress import Narrator
+
+    with Narrator() as narrator:
+        run, found = run_check(Request(scenario, params, rate, starts, out), narrator)
+    if json_:
+        click.echo(json.dumps(found.as_object(), indent=2))
+    else:
+        click.echo(f"{'kept' if found.kept else 'NOT KEPT'}: {found.why}")
+        click.echo(f"report: {run.path / 'report.html'}")
+    sys.exit(0 if found.kept else 1)
+
+
+@main.command()
 @click.argument("run", type=DIRECTORY)
 @as_json
 @guarded

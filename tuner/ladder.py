@@ -54,3 +54,27 @@ class Ladder:
             if self.held_rps >= self.failed_rps:
                 self.held_rps = 0.0
         self.stuck = (self.held_rps, self.failed_rps) == bounds
+
+
+@dataclass(slots=True)
+class Rungs:
+    """Loads that somebody else chose, rising: climbed up to the first that does not hold."""
+
+    loads_rps: tuple[float, ...]
+    held_rps: float = 0.0
+    failed_rps: float = math.inf
+    levels: int = 0
+
+    def next_rps(self) -> float | None:
+        """The load to try next, or None after the last and after one that did not hold."""
+        if math.isfinite(self.failed_rps) or self.levels >= len(self.loads_rps):
+            return None
+        return self.loads_rps[self.levels]
+
+    def tell(self, offered_rps: float, *, held: bool) -> None:
+        """Take in what a load showed."""
+        self.levels += 1
+        if held:
+            self.held_rps = max(self.held_rps, offered_rps)
+        else:
+            self.failed_rps = offered_rps

@@ -239,7 +239,7 @@ class Failure:
 
 
 Outcome = Literal["ok", "infeasible", "invalid", "failed"]
-Role = Literal["off", "default", "guide", "sampler", "final", "given"]
+Role = Literal["off", "default", "guide", "sampler", "reference", "overload", "final", "given"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,8 +247,10 @@ class TrialRecord:
     """One configuration, from start to judgement; one line of `trials.jsonl`.
 
     `role` says why it was measured (`given`: the user named it); `block` numbers the randomised
-    blocks of the final and is None in the search. `sustainable_rps` is the highest offered load
-    at which the SLO held, 0 where it held at none, None where no valid measurement decides.
+    blocks of the final and is None in the search; `arm` names what it stood for there (`winner`,
+    `runner-up`, `default`, `off`, or a file that is compared). `sustainable_rps` is the highest
+    offered load at which the SLO held, 0 where it held at none, None where no valid measurement
+    decides.
     `ceiling_rps` is the lowest offered load at which it did not hold, None where the SLO held at
     all loads tried. `reference_level` indexes the level that `sustainable_rps` refers to.
     `start_s` is the time from the start of the server to ready or, where `swapped`, the time that
@@ -271,6 +273,7 @@ class TrialRecord:
     levels: tuple[Level, ...] = ()
     failure: Failure | None = None
     block: int | None = None
+    arm: str = ""
     environment_id: str = ""
     schema_version: int = SCHEMA_VERSION
 

@@ -322,8 +322,11 @@ class SearchSection(_Section):
     guide_points: NonNegativeInt = Field(
         3, description="How many of the guide's starting points are tried before the sampler."
     )
-    final_blocks: NonNegativeInt = Field(
-        3, description="Blocks of the final, each measuring winner and default on fresh starts."
+    final_blocks: NonNegativeInt | Literal["auto"] = Field(
+        "auto", description="Blocks of the final, each measuring all contenders on fresh starts."
+    )
+    final_contenders: Annotated[int, Field(ge=2, le=4)] | Literal["auto"] = Field(
+        "auto", description="Who meets in it: winner, default, then the runner-up, batching off."
     )
     space: SpaceSection = SpaceSection()
 

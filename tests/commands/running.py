@@ -29,6 +29,7 @@ repeats = 0
 trials = {trials}
 guide_points = 1
 final_blocks = {blocks}
+final_contenders = 2
 [search.space]
 max_batch_size = [16, 32]
 batch_timeout_micros = [0]

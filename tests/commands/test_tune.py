@@ -63,6 +63,26 @@ def test_a_run_to_its_end_leaves_everything(tmp_path, dense_model):
     assert len(run.trials()) == len(roles)
 
 
+def test_files_are_compared_and_checked(tmp_path, dense_model):
+    asked, out = scenario(tmp_path, dense_model), tmp_path / "results"
+    file = tmp_path / "batching_parameters.txt"
+    file.write_text("max_batch_size { value: 16 }\nnum_batch_threads { value: 1 }\n")
+    done = tuner("compare", asked, "off", file, "--blocks", 2, "--out", out, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["against"] == "off"
+    assert [len(item["rates_rps"]) for item in found["entrants"]] == [2, 2]
+    assert found["entrants"][1]["words"].startswith(f"{file} against off: ")
+    assert [record.block for record in only_run(out).trials()] == [0, 0, 1, 1]
+
+    kept = tuner("check", asked, "--params", file, "--rate", 40, "--out", tmp_path / "kept")
+    assert kept.returncode == 0, kept.stderr
+    assert kept.stdout.startswith("kept: the SLO holds at 40.0 requests/s in 1 start")
+    missed = tuner("check", asked, "--params", file, "--rate", 4000, "--out", tmp_path / "missed")
+    assert missed.returncode == 1
+    assert missed.stdout.startswith("NOT KEPT: the SLO does not hold at 4,000.0 requests/s: ")
+
+
 def test_kill_9_loses_only_the_trial_in_flight(tmp_path, dense_model):
     out = tmp_path / "results"
     process = started("tune", scenario(tmp_path, dense_model), "--out", out)

@@ -1,12 +1,14 @@
 """The order of a run, with trials that take no time: `measure` is a plain function here."""
 
+import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from trials import DEFAULT, OFF, crashed, trial
 
-from tuner.clock import NS_PER_S, now_ns
+from tuner.clock import NS_PER_S
 from tuner.errors import HostError
 from tuner.scenario import parse
 from tuner.search.loop import Budget, Tuning
@@ -22,12 +24,17 @@ p99_ms = 60
 [search]
 device = "cpu"
 guide_points = 2
+final_blocks = {blocks}
+final_contenders = {contenders}
 [search.space]
 max_batch_size = [8, 32, 128]
 batch_timeout_micros = [0, 2000]
 num_batch_threads = [1, 2]
 """
-SCENARIO = parse(TEXT, Path("/s.toml"))
+
+
+def scenario(blocks=2, contenders=2):
+    return parse(TEXT.format(blocks=blocks, contenders=contenders), Path("/s.toml"))
 
 
 class Log:
@@ -36,12 +43,16 @@ class Log:
     def __init__(self):
         self.begun = []
         self.finished = []
+        self.said = []
 
     def begin(self, task, *, done, total, left_s):
         self.begun.append((task, done, total, left_s))
 
     def finish(self, record):
         self.finished.append(record)
+
+    def say(self, text):
+        self.said.append(text)
 
 
 def rate_of(config):
@@ -51,18 +62,29 @@ def rate_of(config):
 
 
 def measured(task):
-    return trial(task.number, task.role, task.config, rate_of(task.config), block=task.block)
+    rate = rate_of(task.config)
+    return trial(task.number, task.role, task.config, rate, block=task.block, arm=task.arm)
 
 
-def tuning(*, records=(), trials=7, final_blocks=2, deadline_ns=None, measure=measured, disk=None):
-    space = Space.of(SCENARIO)
+def tuning(
+    *,
+    records=(),
+    trials=7,
+    final_blocks=2,
+    contenders=2,
+    deadline_ns=None,
+    measure=measured,
+    disk=None,
+):
+    asked = scenario(final_blocks, contenders)
+    space = Space.of(asked)
     return Tuning(
-        scenario=SCENARIO,
-        slo=SCENARIO.limits(),
+        scenario=asked,
+        slo=asked.limits(),
         sampler=Sampler(space, name="tpe", seed=1, database=None),
         space=space,
         cpus=2,
-        budget=Budget(trials, final_blocks, deadline_ns),
+        budget=Budget(trials, deadline_ns),
         records=list(records),
         measure=measure,
         append=(disk if disk is not None else []).append,
@@ -178,21 +200,102 @@ def test_a_best_default_needs_no_final():
     assert "final" not in roles(run.records)
 
 
+class Clock:
+    """Time that passes only where a trial is measured."""
+
+    def __init__(self, seconds_of):
+        self.now_ns = 10**15
+        self.seconds_of = seconds_of
+
+    def __call__(self):
+        return self.now_ns
+
+    def measure(self, task):
+        seconds = self.seconds_of(task)
+        self.now_ns += int(seconds * NS_PER_S)
+        return replace(measured(task), wall_s=seconds)
+
+    def before(self, seconds):
+        return self.now_ns + int(seconds * NS_PER_S)
+
+
+def timed(seconds_of, *, within_s, **more):
+    clock = Clock(seconds_of)
+    run = tuning(deadline_ns=clock.before(within_s), measure=clock.measure, **more)
+    run.clock = clock
+    return run, clock
+
+
 def test_a_deadline_leaves_room_for_the_final():
-    """Trials of 20 s each, and 170 s: the baselines, a few more, and the final's four."""
-    run = tuning(trials=50, deadline_ns=now_ns() + 170 * NS_PER_S)
-    elapsed_s = 0.0
-
-    def measure(task):
-        nonlocal elapsed_s
-        elapsed_s += 20.0
-        run.budget = Budget(50, 2, run.budget.deadline_ns - 20 * NS_PER_S)
-        return measured(task)
-
-    run.measure = measure
+    """Trials of 20 s each, and 175 s: the baselines, two more, and the final's four."""
+    run, _ = timed(lambda _task: 20.0, within_s=175, trials=50)
     run.run()
     assert roles(run.records) == ["off", "default", "guide", "guide", *["final"] * 4]
-    assert elapsed_s <= 170
+
+
+def test_without_a_number_of_trials_the_search_fills_the_time():
+    run, clock = timed(lambda _task: 20.0, within_s=300, trials=None)
+    end_ns = run.budget.deadline_ns
+    run.run()
+    assert roles(run.records)[-4:] == ["final"] * 4
+    assert end_ns - 40 * NS_PER_S < clock.now_ns <= end_ns
+
+
+@pytest.mark.parametrize(
+    ("within_s", "expected"),
+    [(1, ["off"]), (30, ["off"]), (45, ["off", "default"]), (75, ["off", "default", "guide"])],
+)
+def test_a_deadline_too_short_says_what_it_left_out(within_s, expected):
+    run, _ = timed(lambda _task: 20.0, within_s=within_s, trials=7)
+    run.run()
+    assert roles(run.records) == expected
+    assert len(run.watcher.said) == 1
+    missing = "defaults were measured" if len(expected) < 2 else "no time for the final"
+    assert missing in run.watcher.said[0]
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize(
+    "limit", [{"trials": 30, "within_s": 1e6}, {"trials": None, "within_s": 1300}]
+)
+def test_from_a_third_of_the_run_on_the_end_is_known_within_15_percent(limit, seed):
+    """Starts of 20 s give or take a fifth, and slow baselines, in the final too."""
+    rng = random.Random(seed)
+    usual = {"off": 60.0, "default": 30.0}
+
+    def seconds_of(task):
+        usual_s = usual.get(task.role, 20.0) if task.arm == "" else usual.get(task.arm, 20.0)
+        return usual_s * rng.uniform(0.8, 1.2)
+
+    run, clock = timed(seconds_of, final_blocks=4, contenders=4, **limit)
+    run.space = wide = Space(run.space.choices | {"batch_timeout_micros": tuple(range(50))})
+    run.sampler = Sampler(wide, name="random", seed=seed, database=None)
+    begun_ns, foretold = clock.now_ns, []
+    begin = run.watcher.begin
+
+    def listen(task, *, done, total, left_s):
+        foretold.append((clock.now_ns, left_s))
+        begin(task, done=done, total=total, left_s=left_s)
+
+    run.watcher.begin = listen
+    run.run()
+    whole_s = (clock.now_ns - begun_ns) / NS_PER_S
+    assert whole_s > 300
+    for at_ns, left_s in foretold:
+        elapsed_s = (at_ns - begun_ns) / NS_PER_S
+        if elapsed_s > whole_s / 3:
+            assert elapsed_s + left_s == pytest.approx(whole_s, rel=0.15)
+
+
+def test_four_meet_in_the_final_in_an_order_of_its_own_for_each_block():
+    run = tuning(final_blocks=4, contenders=4)
+    run.run()
+    blocks = [
+        [record.arm for record in run.records if record.role == "final" and record.block == block]
+        for block in range(4)
+    ]
+    assert all(sorted(b) == ["default", "off", "runner-up", "winner"] for b in blocks)
+    assert len({tuple(block) for block in blocks}) > 1
 
 
 def test_people_are_told_how_far_it_is():

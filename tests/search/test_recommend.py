@@ -1,5 +1,4 @@
 import json
-import math
 from dataclasses import replace
 
 import pytest
@@ -7,15 +6,9 @@ from trials import DEFAULT, OFF, batched, crashed, level, trial
 
 from tuner.batching import BatchingParameters
 from tuner.records import ServerIdentity
-from tuner.search.recommend import (
-    choose,
-    decide,
-    deployable,
-    file_text,
-    paired_gain,
-    recommendation,
-    simplicity,
-)
+from tuner.search.decide import decide
+from tuner.search.ranking import choose, deployable, simplicity
+from tuner.search.recommend import file_text, recommendation
 from tuner.slo import Slo
 
 SLO = Slo((("p99", 60.0),), max_error_rate=0.001)
@@ -151,21 +144,56 @@ def test_nothing_is_decided_while_nothing_is_measured():
     assert decided((crashed(0, "off", OFF), crashed(1, "default", DEFAULT))) is None
 
 
+def four(rates):
+    """Blocks of winner, runner-up, default and off."""
+    configs = (deployable(SEARCH[3], SLO), deployable(SEARCH[2], SLO), DEFAULT, OFF)
+    for block, row in enumerate(rates):
+        for at, (config, rate) in enumerate(zip(configs, row, strict=True)):
+            yield trial(len(SEARCH) + 4 * block + at, "final", config, rate, block=block)
+
+
+def test_a_runner_up_that_proves_more_is_recommended():
+    rates = [
+        (210.0, 260.0, 200.0, 99.0),
+        (190.0, 262.0, 202.0, 101.0),
+        (205.0, 259.0, 201.0, 98.0),
+    ]
+    decision = decided((*SEARCH, *four(rates)))
+    assert decision.verdict == "gain"
+    assert decision.config == deployable(SEARCH[2], SLO)
+    assert [found.contender.arm for found in decision.findings] == [
+        "winner", "default", "runner-up", "off",
+    ]  # fmt: skip
+    assert decision.findings[3].gain.high < 0
+
+
+def test_of_two_that_are_proven_alike_the_simplest_is_recommended():
+    rates = [
+        (300.0, 301.0, 200.0, 99.0),
+        (301.0, 299.0, 202.0, 101.0),
+        (299.0, 300.0, 199.0, 98.0),
+    ]
+    decision = decided((*SEARCH, *four(rates)))
+    assert decision.verdict == "gain"
+    chosen = decision.config.batching
+    assert simplicity(batched(32, timeout=2000)) < simplicity(batched(8))
+    assert (chosen.max_batch_size, chosen.batch_timeout_micros) == (32, 2000)
+
+
+def test_two_candidates_have_to_prove_more_than_one():
+    """The same blocks of winner and default, with and without a runner-up beside them."""
+    rates = [(230.0, 200.0, 200.0, 99.0), (216.0, 201.0, 200.0, 99.0), (224.0, 199.0, 200.0, 98.0)]
+    alone = [record for record in four(rates) if record.config != deployable(SEARCH[2], SLO)]
+    assert decided((*SEARCH, *alone)).gain.low > 0
+    assert decided((*SEARCH, *four(rates))).verdict == "none"
+
+
 def test_invalid_blocks_do_not_count():
     winner = deployable(SEARCH[3], SLO)
     rates = [(400.0, 200.0), (396.0, None), (410.0, 202.0), (None, 200.0)]
     decision = decided((*SEARCH, *final(winner, rates)))
     assert decision.verdict == "gain"
     assert "2 interleaved blocks" in decision.why
-
-
-def test_the_gain_is_students_interval_of_log_ratios():
-    gain = paired_gain([400.0, 440.0], [200.0, 200.0])
-    centre = math.log(2) / 2 + math.log(2.2) / 2
-    half = 12.706 * (math.log(2.2) - math.log(2)) / math.sqrt(2) / math.sqrt(2)
-    assert gain.percent == pytest.approx((math.exp(centre) - 1) * 100)
-    assert gain.low == pytest.approx((math.exp(centre - half) - 1) * 100)
-    assert gain.high == pytest.approx((math.exp(centre + half) - 1) * 100)
 
 
 def test_a_deployed_queue_is_bounded_by_what_it_means():
@@ -189,7 +217,7 @@ def test_the_object_for_scripts_is_complete_and_plain():
     assert json.loads(json.dumps(found)) == found
     assert set(found) == {
         "schema_version", "scenario", "config_id", "server", "slo", "verdict", "why",
-        "parameters", "flags", "recommended", "default", "off", "gain",
+        "parameters", "flags", "recommended", "default", "off", "gain", "final", "confidence",
     }  # fmt: skip
     assert found["verdict"] == "gain"
     assert found["slo"] == {"p99_ms": 60.0, "max_error_rate": 0.001, "confidence": 0.95}
@@ -204,6 +232,9 @@ def test_the_object_for_scripts_is_complete_and_plain():
     assert found["default"]["sustainable_rps"] == 202.0
     assert found["off"]["sustainable_rps"] == 100.0
     assert set(found["gain"]) == {"percent", "low", "high"}
+    assert [item["arm"] for item in found["final"]] == ["winner", "default"]
+    assert found["final"][0]["rates_rps"] == [400.0, 380.0, 410.0]
+    assert found["final"][0]["gain"] == found["gain"]
 
 
 def test_a_failed_baseline_is_shown_as_not_valid():

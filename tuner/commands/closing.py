@@ -1,6 +1,8 @@
 """The closing table on the terminal: recommended against both baselines."""
 
 import sys
+from collections.abc import Sequence
+from statistics import fmean
 
 from rich import box
 from rich.console import Console
@@ -11,6 +13,7 @@ from tuner.commands.publish import report_run
 from tuner.records import TrialRecord
 from tuner.report.tables import closing_rows
 from tuner.report.wording import sentence
+from tuner.search.compare import Compared
 from tuner.store import BATCHING, RunDirectory
 
 VERDICTS = {
@@ -74,6 +77,30 @@ def print_curve(record: TrialRecord) -> None:
             answer if verdict.valid else f"{answer}; {verdict.doubts[0].text}",
         )
     console.print(table)
+
+
+def print_compared(found: Sequence[Compared]) -> None:
+    """Print what blocks showed of batching files to stdout."""
+    console = _console()
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("file")
+    for name in ("sustainable/s", "by block", "against the first"):
+        table.add_column(name, justify="right")
+    for item in found:
+        rates = [rate for rate in item.rates_rps if rate is not None]
+        gain = item.gain
+        shown = "" if gain is None else f"{gain.percent:+.1f} %"
+        if gain is not None and gain.low is not None and gain.high is not None:
+            shown += f" [{gain.low:+.1f}, {gain.high:+.1f}]"
+        table.add_row(
+            Text(item.entrant.arm),
+            _number(fmean(rates) if rates else None, 1),
+            " ".join(_number(rate, 0) for rate in item.rates_rps),
+            shown,
+        )
+    console.print(table)
+    for item in found[1:]:
+        console.print(Text(sentence(item.describe(found[0].entrant.arm))))
 
 
 def _console() -> Console:

@@ -13,7 +13,8 @@ from tuner.errors import InputError, UsageError
 from tuner.records import Config, ServerIdentity, TrialRecord
 from tuner.report.run import Run
 from tuner.scenario import Scenario, parse
-from tuner.search.recommend import Decision, decide, file_text, recommendation
+from tuner.search.decide import Decision, decide
+from tuner.search.recommend import file_text, recommendation
 from tuner.server.deployed import deployed_models_text, deployment
 from tuner.slo import Slo
 from tuner.store import BATCHING, PARETO, RECOMMENDATION, SCENARIO, RunDirectory, read_json

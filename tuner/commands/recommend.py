@@ -6,7 +6,8 @@ from typing import Any
 from tuner.clock import utc_now
 from tuner.commands.publish import describe, identity_of, scenario_of
 from tuner.errors import InputError, UsageError
-from tuner.search.recommend import decide, file_text
+from tuner.search.decide import decide
+from tuner.search.recommend import file_text
 from tuner.search.rejudge import rejudge
 from tuner.slo import Slo
 from tuner.store import RunDirectory

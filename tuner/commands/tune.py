@@ -88,8 +88,7 @@ def _search(
         space=space,
         cpus=prepared.cpus,
         budget=Budget(
-            trials=trials or scenario.search.trials,
-            final_blocks=scenario.search.final_blocks,
+            trials=trials or (None if deadline_ns else scenario.search.trials),
             deadline_ns=deadline_ns,
         ),
         records=records,

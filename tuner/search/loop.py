@@ -5,7 +5,6 @@ safe, and only then is the sampler told. Killed between two lines, the next star
 on disk and goes on.
 """
 
-import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,11 +12,17 @@ from typing import Protocol
 from tuner.clock import NS_PER_S, now_ns
 from tuner.records import Config, Role, TrialRecord
 from tuner.scenario import Scenario
-from tuner.search.recommend import by_role, choose, deployable, search_trials
+from tuner.search.final import Contender, contenders, shuffled
+from tuner.search.plan import CLOSING_S, Plan, final_start_s, plan, search_start_s
+from tuner.search.ranking import by_role, search_trials
 from tuner.search.sampler import Sampler
+from tuner.search.shape import Shape, shape_of, within
 from tuner.search.space import Space, baselines, config_of, device_of, guide_points
 from tuner.slo import Slo
 from tuner.trial import Task
+
+SEARCH_SHARE = 0.7
+"""Share of the starts before a deadline that the search is expected to get."""
 
 
 class Watcher(Protocol):
@@ -29,13 +34,19 @@ class Watcher(Protocol):
     def finish(self, record: TrialRecord) -> None:
         """A trial is on disk."""
 
+    def say(self, text: str) -> None:
+        """Tell people something that no record holds."""
+
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How much may be measured: `trials` of the search, and a monotonic deadline or None."""
+    """How much may be measured: starts of the search, a monotonic deadline, or both.
 
-    trials: int
-    final_blocks: int
+    With a deadline and no number of `trials`, the search goes on for as long as the final can
+    still be done in time.
+    """
+
+    trials: int | None
     deadline_ns: int | None = None
 
 
@@ -53,15 +64,45 @@ class Tuning:
     measure: Callable[[Task], TrialRecord]
     append: Callable[[TrialRecord], None]
     watcher: Watcher
+    clock: Callable[[], int] = now_ns
 
     def run(self) -> None:
         """Search, then the final. Returns early where the deadline asks for it."""
         self.sampler.tell(search_trials(self.records))
         for role, config in self._candidates():
-            if not self._fits(trials=1 + self._final_trials()):
+            if not self._room_for(role):
                 break
             self._measure(role, config)
         self._final()
+        self._tell_what_is_missing()
+
+    @property
+    def shape(self) -> Shape:
+        """What is measured besides the search, as suits the starts that there are."""
+        if self.budget.deadline_ns is None:
+            return shape_of(self.scenario.search, self.budget.trials or 0)
+        done, each_s = len(self.records), search_start_s(self.records)
+        starts = done + int((self._time_s() or 0.0) / each_s) if each_s else done
+        searched = min(int(SEARCH_SHARE * starts), self.budget.trials or starts)
+        shape = shape_of(self.scenario.search, searched)
+        begun = by_role(self.records, "final") is not None
+        return shape if begun else within(shape, starts)
+
+    def plan(self) -> Plan:
+        """What is left to measure, and how long that takes."""
+        return plan(
+            self.records,
+            [None if contender is None else contender.config for contender in self._finalists()],
+            trials=self.budget.trials,
+            time_s=self._time_s(),
+            points=self._points_left(),
+        )
+
+    def _time_s(self) -> float | None:
+        """Seconds until the deadline."""
+        if self.budget.deadline_ns is None:
+            return None
+        return max(0.0, (self.budget.deadline_ns - self.clock()) / NS_PER_S)
 
     def _candidates(self) -> Iterator[tuple[Role, Config]]:
         """Yield what to measure next until the budget of trials is spent."""
@@ -80,76 +121,113 @@ class Tuning:
                 return
             yield "sampler", config_of(asked)
 
+    def _points_left(self) -> int:
+        """How many configurations the search could still measure, baselines included."""
+        roles = [record.role for record in search_trials(self.records)]
+        missing = sum(role not in roles for role in ("off", "default"))
+        return missing + self.space.size - sum(role in {"guide", "sampler"} for role in roles)
+
     def _spent(self) -> bool:
-        return len(search_trials(self.records)) >= self.budget.trials
+        trials = self.budget.trials
+        return trials is not None and len(search_trials(self.records)) >= trials
 
     def _measured(self, config: Config) -> bool:
         return any(record.config.id == config.id for record in self.records)
 
+    def _room_for(self, role: Role) -> bool:
+        """Whether one more start of the search still leaves time for the final.
+
+        Baselines are measured while there is time for themselves: without them nothing is known.
+        """
+        time_s = self._time_s()
+        if time_s is None or not self.records:
+            return True
+        if role in {"off", "default"}:
+            return time_s > search_start_s(self.records)
+        return self.plan().search_starts > 0
+
     def _measure(
-        self,
-        role: Role,
-        config: Config,
-        *,
-        block: int | None = None,
+        self, role: Role, config: Config, *, block: int | None = None, arm: str = "",
         expected_rps: float | None = None,
-    ) -> TrialRecord:
+    ) -> TrialRecord:  # fmt: skip
         task = Task(
             number=len(self.records),
             role=role,
             config=config,
             block=block,
+            arm=arm,
             replicate=0 if block is None else block + 1,
             expected_rps=expected_rps,
         )
+        left = self.plan()
         done = len(self.records)
-        total = max(self.budget.trials, len(search_trials(self.records))) + self._final_trials()
-        left_s = self._mean_s() * (total - done) if done else None
-        self.watcher.begin(task, done=done, total=total, left_s=left_s)
+        self.watcher.begin(task, done=done, total=done + left.starts, left_s=left.left_s)
         record = self.measure(task)
         self.records.append(record)
         self.append(record)
-        if role != "final":
+        if record in search_trials([record]):
             self.sampler.tell([record])
         self.watcher.finish(record)
         return record
 
     def _final(self) -> None:
-        """Measure the winner and the default in randomised interleaved blocks, on fresh starts."""
-        chosen = choose(self.records)
-        default = by_role(self.records, "default")
-        if chosen is None or default is None or chosen.config == default.config:
-            return
-        winner = deployable(chosen, self.slo)
-        contenders = (
-            (winner, chosen.sustainable_rps),
-            (default.config, default.sustainable_rps),
-        )
-        for block in range(self.budget.final_blocks):
-            ordered = list(contenders)
-            random.Random(self.scenario.seed * 1000 + block).shuffle(ordered)
+        """Measure the contenders in randomised interleaved blocks, on fresh starts."""
+        met = contenders(self.records, self.slo, self.shape.contenders)
+        for block in range(self.shape.blocks):
             missing = [
-                (config, rate)
-                for config, rate in ordered
-                if not _in_block(self.records, config, block)
+                contender
+                for contender in shuffled(met, block, self.scenario.seed)
+                if not _in_block(self.records, contender.config, block)
             ]
-            if missing and not self._fits(trials=len(missing)):
+            if missing and not self._fits(missing):
                 return
-            for config, rate in missing:
-                self._measure("final", config, block=block, expected_rps=rate or None)
+            for contender in missing:
+                self._measure(
+                    "final",
+                    contender.config,
+                    block=block,
+                    arm=contender.arm,
+                    expected_rps=contender.expected_rps,
+                )
 
-    def _final_trials(self) -> int:
-        return 2 * self.budget.final_blocks
+    def _finalists(self) -> list[Contender | None]:
+        """The starts that the final still needs; None for a contender that is not known yet."""
+        shape = self.shape
+        known = contenders(self.records, self.slo, shape.contenders)
+        searching = not any(record.role == "final" for record in self.records)
+        met: list[Contender | None] = list(known)
+        if searching and not self._spent() and self._points_left():
+            # The search may yet find a winner where there is none, and it may find others.
+            met += [None] * (shape.contenders - len(known))
+        return [
+            contender
+            for block in range(shape.blocks)
+            for contender in met
+            if contender is None or not _in_block(self.records, contender.config, block)
+        ]
 
-    def _fits(self, *, trials: int) -> bool:
-        """Whether so many more trials end before the deadline, at the mean pace so far."""
+    def _fits(self, missing: Sequence[Contender]) -> bool:
+        """Whether the rest of a block ends before the deadline."""
+        time_s = self._time_s()
+        needed_s = sum(final_start_s(self.records, contender.config) for contender in missing)
+        return time_s is None or needed_s + CLOSING_S <= time_s
+
+    def _tell_what_is_missing(self) -> None:
+        """Say what the deadline left no time for."""
         if self.budget.deadline_ns is None:
-            return True
-        return now_ns() + trials * self._mean_s() * NS_PER_S <= self.budget.deadline_ns
-
-    def _mean_s(self) -> float:
-        walls = [record.wall_s for record in self.records]
-        return sum(walls) / len(walls) if walls else 0.0
+            return
+        if by_role(self.records, "default") is None:
+            self.watcher.say(
+                "the deadline came before the server's defaults were measured: nothing can be "
+                "compared; resume the run with more time"
+            )
+        elif by_role(self.records, "final") is None and (
+            len(search_trials(self.records)) <= 2 or contenders(self.records, self.slo)
+        ):
+            self.watcher.say(
+                "the deadline left no time for the final: nothing is proven; resume the run with "
+                "more time"
+            )
 
 
 def _in_block(records: Sequence[TrialRecord], config: Config, block: int) -> bool:

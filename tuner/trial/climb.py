@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from tuner.ladder import Ladder
+from tuner.ladder import Ladder, Rungs
 from tuner.records import Level, Outcome
 from tuner.trial.levels import MENDED_BY_TIME
 
@@ -19,7 +19,7 @@ Measure = Callable[[float], Level]
 class Climb:
     """What a ladder showed. `levels` are those that it was told, in order."""
 
-    ladder: Ladder
+    ladder: Ladder | Rungs
     levels: list[Level] = field(default_factory=list)
     trusted: bool = True
 
@@ -48,7 +48,7 @@ class Climb:
         return self.ladder.failed_rps if math.isfinite(self.ladder.failed_rps) else None
 
 
-def climb(ladder: Ladder, measure: Measure) -> Climb:
+def climb(ladder: Ladder | Rungs, measure: Measure) -> Climb:
     """Follow the ladder to its end, or to a level that cannot be trusted."""
     found = Climb(ladder)
     while found.trusted and (rate_rps := ladder.next_rps()) is not None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from tuner.clock import NS_PER_S, now_ns, utc_now
 from tuner.errors import CandidateError, disk
+from tuner.ladder import Rungs
 from tuner.load.generator import Generator
 from tuner.records import Failure, TrialRecord
 from tuner.server.launcher import Server
@@ -34,6 +35,7 @@ def run_trial(bench: Bench, task: Task) -> TrialRecord:
         wall_s=0.0,
         measuring_s=0.0,
         block=task.block,
+        arm=task.arm,
         environment_id=bench.environment_id,
     )
     try:
@@ -64,13 +66,17 @@ def _measured(levels: Levels, record: TrialRecord) -> TrialRecord:
     scenario, task = levels.bench.scenario, levels.task
     peak = make_ready(levels)
     peak_rps = peak.measurement.throughput_rps
-    ladder = ladder_from(
-        peak,
-        resolution=scenario.measure.resolution,
-        loosest_ms=levels.bench.slo.loosest_ms,
-        expected_rps=task.expected_rps,
+    found = climb(
+        Rungs(task.loads_rps)
+        if task.loads_rps
+        else ladder_from(
+            peak,
+            resolution=scenario.measure.resolution,
+            loosest_ms=levels.bench.slo.loosest_ms,
+            expected_rps=task.expected_rps,
+        ),
+        levels.offered,
     )
-    found = climb(ladder, levels.offered)
     for share in task.curve_shares:
         levels.offered((found.sustainable_rps or peak_rps) * share)
     return replace(

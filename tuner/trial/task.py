@@ -40,17 +40,21 @@ class Bench:
 class Task:
     """Which configuration is measured, and as what.
 
-    `replicate` chooses the arrivals: equal for all configurations of one block. `expected_rps` is
-    a sustainable rate known from before, from where the ladder then starts. `curve_shares` are
-    further loads, as shares of the sustainable rate, that complete the curve below it.
+    `arm` is what it stands for in a comparison. `replicate` chooses the arrivals: equal for all
+    configurations of one block. `expected_rps` is a sustainable rate known from before, from
+    where the ladder then starts. `loads_rps` are measured instead of a ladder, rising, up to the
+    first that does not hold. `curve_shares` are further loads, as shares of the sustainable rate,
+    that complete the curve below it.
     """
 
     number: int
     role: Role
     config: Config
     block: int | None = None
+    arm: str = ""
     replicate: int = 0
     expected_rps: float | None = None
+    loads_rps: tuple[float, ...] = ()
     curve_shares: tuple[float, ...] = ()
 
     def describe(self) -> str:

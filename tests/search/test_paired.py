@@ -1,0 +1,112 @@
+import math
+
+import numpy as np
+import pytest
+
+from tuner.search.paired import (
+    BOOTSTRAP_FROM,
+    Gain,
+    detectable_percent,
+    paired_gain,
+    student_quantile,
+)
+
+NOISES = {
+    "normal": lambda rng, n: rng.normal(0, 0.05, n),
+    "skewed": lambda rng, n: 0.05 * (1 - rng.exponential(1, n)),
+    "heavy": lambda rng, n: 0.03 * rng.standard_t(3, n),
+    "coarse": lambda rng, n: 0.06 * rng.integers(-1, 2, n) + rng.normal(0, 0.005, n),
+}
+"""Noise of log rates between equal starts; `coarse` is that of a ladder with wide steps."""
+
+
+def test_the_gain_is_students_interval_of_log_ratios():
+    gain = paired_gain([400.0, 440.0], [200.0, 200.0])
+    centre = math.log(2) / 2 + math.log(2.2) / 2
+    half = 12.706 * (math.log(2.2) - math.log(2)) / math.sqrt(2) / math.sqrt(2)
+    assert gain.percent == pytest.approx((math.exp(centre) - 1) * 100)
+    assert gain.low == pytest.approx((math.exp(centre - half) - 1) * 100, rel=1e-4)
+    assert gain.high == pytest.approx((math.exp(centre + half) - 1) * 100, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("confidence", "degrees", "point"),
+    [(0.95, 1, 12.7062), (0.95, 2, 4.30265), (0.975, 2, 6.20535), (0.95, 9, 2.26216)],
+)
+def test_quantiles_of_student(confidence, degrees, point):
+    assert student_quantile(confidence, degrees) == pytest.approx(point, rel=1e-5)
+
+
+def test_more_comparisons_widen_the_interval():
+    ours, theirs = [110.0, 112.0, 109.0], [100.0, 101.0, 100.0]
+    one, two = paired_gain(ours, theirs), paired_gain(ours, theirs, comparisons=2)
+    assert two.low < one.low < one.percent < one.high < two.high
+    assert one.percent == two.percent
+
+
+@pytest.mark.parametrize("pair", [([], []), ([0.0, 100.0], [50.0, 50.0]), ([100.0], [0.0])])
+def test_no_ratio_no_gain(pair):
+    assert paired_gain(*pair) is None
+
+
+def test_one_block_has_no_interval_and_proves_nothing():
+    gain = paired_gain([400.0], [200.0])
+    assert gain == Gain(pytest.approx(100.0), None, None)
+    assert not gain.proven
+
+
+def test_equal_blocks_prove_themselves():
+    assert paired_gain([200.0] * 9, [100.0] * 9).low == pytest.approx(100.0)
+
+
+@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize("blocks", [2, 3, 5, BOOTSTRAP_FROM, 12])
+def test_of_equals_at_most_one_in_twenty_is_called_a_gain(noise, blocks):
+    """Two candidates against a default, all three equal: either may be called better."""
+    rng = np.random.default_rng(7)
+    runs = 150 if blocks >= BOOTSTRAP_FROM else 1500
+    false = 0
+    for _ in range(runs):
+        common = rng.normal(0, 0.1, blocks)  # what the hour does to all of a block
+        default, *ours = np.exp(common + NOISES[noise](rng, (3, blocks)))
+        false += any(paired_gain(rates, default, comparisons=2).proven for rates in ours)
+    assert false / runs <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / runs)
+
+
+@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize("blocks", [3, 5, 10])
+def test_the_interval_covers_the_true_gain(noise, blocks):
+    rng = np.random.default_rng(11)
+    runs = 300
+    covered = 0
+    for _ in range(runs):
+        default, ours = np.exp(NOISES[noise](rng, (2, blocks)))
+        gain = paired_gain(1.2 * ours, default)
+        covered += gain.low <= 20.0 <= gain.high
+    assert covered / runs >= 0.95 - 3 * math.sqrt(0.05 * 0.95 / runs)
+
+
+@pytest.mark.parametrize("blocks", [3, 5, BOOTSTRAP_FROM])
+def test_a_gain_as_large_as_the_detectable_one_is_mostly_proven(blocks):
+    rng = np.random.default_rng(3)
+    spread, runs = 0.05, 300
+    detectable = detectable_percent(np.exp(rng.normal(0, spread, 20_000)), blocks)
+    proven = sum(
+        paired_gain(
+            np.exp(rng.normal(0, spread, blocks)) * (1 + detectable / 100),
+            np.exp(rng.normal(0, spread, blocks)),
+        ).proven
+        for _ in range(runs)
+    )
+    assert 0.62 < proven / runs < 0.9
+
+
+def test_with_many_blocks_the_detectable_gain_is_the_textbooks():
+    rates = np.exp(np.random.default_rng(3).normal(0, 0.05, 20_000))
+    textbook = math.expm1(2.8 * 0.05 * math.sqrt(2 / 400)) * 100
+    assert detectable_percent(rates, 400) == pytest.approx(textbook, rel=0.02)
+
+
+def test_nothing_is_detectable_without_a_second_start():
+    assert detectable_percent([100.0], 3) is None
+    assert detectable_percent([100.0, 0.0], 3) is None

@@ -1,0 +1,40 @@
+from pathlib import Path
+
+import pytest
+
+from tuner.scenario import parse
+from tuner.search.shape import Shape, shape_of, within
+
+TEXT = """
+name = "s"
+[model]
+path = "m"
+[slo]
+p99_ms = 60
+[search]
+"""
+
+
+def search(text=""):
+    return parse(TEXT + text, Path("/s.toml")).search
+
+
+@pytest.mark.parametrize(
+    ("starts", "shape"),
+    [(4, Shape(2, 3)), (12, Shape(3, 3)), (30, Shape(4, 5)), (200, Shape(4, 10))],
+)
+def test_more_starts_buy_more_proof(starts, shape):
+    assert shape_of(search(), starts) == shape
+
+
+def test_what_the_scenario_says_is_done():
+    asked = search("final_blocks = 2\nfinal_contenders = 4\n")
+    assert shape_of(asked, 200) == shape_of(asked, 4) == Shape(contenders=4, blocks=2)
+
+
+@pytest.mark.parametrize(
+    ("starts", "cut"),
+    [(40, Shape(4, 5)), (30, Shape(2, 5)), (12, Shape(2, 3)), (8, Shape(2, 2)), (7, Shape(2, 0))],
+)
+def test_a_final_takes_at_most_half_of_the_starts(starts, cut):
+    assert within(Shape(4, 5), starts) == cut

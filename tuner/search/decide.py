@@ -1,0 +1,133 @@
+"""From records to a decision: which configuration to deploy, what it gains, and how surely."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from tuner.records import Config, TrialRecord
+from tuner.search.final import Finding, ahead, findings
+from tuner.search.paired import Gain
+from tuner.search.ranking import TIE, by_role, choose, deployable, search_trials, simplicity
+from tuner.slo import Slo
+
+VerdictName = Literal["gain", "tie", "none", "undecided"]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What is recommended, and how it came about.
+
+    `trial` is the search trial behind it; `config` is what is deployed; `findings` are what the
+    final showed of every contender.
+    """
+
+    verdict: VerdictName
+    trial: TrialRecord
+    config: Config
+    gain: Gain | None
+    findings: tuple[Finding, ...]
+    why: str
+
+    def blocks(self, config: Config) -> tuple[TrialRecord, ...]:
+        """The final's measurements of a configuration."""
+        return next(
+            (found.records for found in self.findings if found.contender.config == config), ()
+        )
+
+
+def decide(records: Sequence[TrialRecord], slo: Slo) -> Decision | None:
+    """Decide on all that was measured so far. None while no trial measured anything.
+
+    Before the final the verdict is `undecided`. After it: `gain` where the interval of winner or
+    runner-up lies above zero; else the default is kept, as a `tie` where the intervals leave no
+    room for a gain beyond TIE, as `none` where they do. `none` too where the search found nothing
+    above the default.
+    """
+    default = by_role(records, "default")
+    chosen = choose(records)
+    if chosen is None:
+        return _nothing_holds(records, default, slo)
+    if default is not None and chosen.config == default.config:
+        why = "no configuration tried carries more within the SLO than the server's defaults"
+        return Decision("none", chosen, deployable(chosen, slo), None, (), why)
+    found = findings(records, slo)
+    candidates = [item for item in found if item.contender.arm in {"winner", "runner-up"}]
+    if default is None or not any(item.pairs for item in candidates):
+        why = "the highest sustainable rate of the search, not confirmed by a final yet"
+        gain = _search_gain(chosen, default)
+        return Decision("undecided", chosen, deployable(chosen, slo), gain, found, why)
+    proven = [item for item in candidates if item.proven]
+    if not proven:
+        return _kept(default, slo, candidates, found)
+    best = _best(proven)
+    return Decision(
+        "gain", best.contender.trial, best.contender.config, best.gain, found, _proof(best, found)
+    )
+
+
+def _best(proven: Sequence[Finding]) -> Finding:
+    """The one to recommend: the larger gain or, where that is within the noise, the simplest."""
+    by_gain = sorted(proven, key=lambda item: item.gain.percent if item.gain else 0, reverse=True)
+    if len(by_gain) > 1:
+        lead = ahead(by_gain[0], by_gain[1])
+        if lead is None or not lead.proven:
+            return min(by_gain, key=lambda item: simplicity(item.contender.trial.config))
+    return by_gain[0]
+
+
+def _proof(best: Finding, found: Sequence[Finding]) -> str:
+    if best.gain is None or best.gain.low is None:
+        return "the SLO holds with it and at no load with the server's defaults"
+    text = (
+        f"proven gain of {best.gain.percent:.0f} % [{best.gain.low:.0f}, {best.gain.high:.0f}] in "
+        f"sustainable rate over the server's defaults, in {best.pairs} interleaved blocks on "
+        "fresh starts"
+    )
+    others = [item for item in found if item.proven and item is not best]
+    if others and others[0].contender.arm != "off":
+        text += "; the runner-up" if best.contender.arm == "winner" else "; the search's winner"
+        text += " gains as much within the noise, or less, and is not simpler"
+    return text
+
+
+def _kept(
+    default: TrialRecord, slo: Slo, candidates: Sequence[Finding], found: tuple[Finding, ...]
+) -> Decision:
+    """Keep the default: the search's best did not prove itself on fresh starts."""
+    config = deployable(default, slo)
+    judged = [item for item in candidates if item.gain is not None and item.gain.low is not None]
+    if not judged:
+        text = "the final has too few blocks to prove a gain over the server's defaults"
+        gain = next((item.gain for item in candidates if item.gain is not None), None)
+        return Decision("none", default, config, gain, found, text)
+    best = max(judged, key=lambda item: item.gain.percent if item.gain else 0.0)
+    gain = best.gain
+    assert gain is not None
+    text = (
+        "no proven gain: the best of the search differs from the server's defaults by "
+        f"{gain.percent:+.0f} % [{gain.low:+.0f}, {gain.high:+.0f}] on fresh starts"
+    )
+    narrow = gain.high is not None and gain.high < TIE * 100
+    return Decision("tie" if narrow else "none", default, config, gain, found, text)
+
+
+def _nothing_holds(
+    records: Sequence[TrialRecord], default: TrialRecord | None, slo: Slo
+) -> Decision | None:
+    """The SLO held nowhere: keep the default, and say so."""
+    measured = [record for record in search_trials(records) if record.levels]
+    kept = default if default is not None and default.levels else next(iter(measured), None)
+    if kept is None:
+        return None
+    if all(record.outcome == "invalid" for record in measured):
+        why = "no measurement could be trusted; the report says why, with remedies"
+        return Decision("undecided", kept, kept.config, None, (), why)
+    why = f"no configuration met the SLO ({slo.describe()}) at any load tried"
+    unfinished = default is None or len(measured) < 2
+    return Decision("undecided" if unfinished else "none", kept, kept.config, None, (), why)
+
+
+def _search_gain(chosen: TrialRecord, default: TrialRecord | None) -> Gain | None:
+    if default is None or not default.sustainable_rps or not chosen.sustainable_rps:
+        return None
+    return Gain((chosen.sustainable_rps / default.sustainable_rps - 1) * 100, None, None)

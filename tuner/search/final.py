@@ -1,0 +1,151 @@
+"""The final: who meets in it, in which order, and what its blocks showed of each.
+
+Every block starts a server for each contender, in an order drawn anew, and all of a block meet
+the same arrivals, which no earlier block has seen.
+"""
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from tuner.records import Config, TrialRecord
+from tuner.search.paired import Gain, paired_gain
+from tuner.search.ranking import by_role, deployable, ranked
+from tuner.slo import Slo
+
+Arm = Literal["winner", "runner-up", "default", "off"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """One that meets the others: `config` as it is deployed, `trial` where the search met it."""
+
+    arm: Arm
+    config: Config
+    trial: TrialRecord
+
+    @property
+    def expected_rps(self) -> float | None:
+        """The sustainable rate that the search found, from where the final starts."""
+        return self.trial.sustainable_rps or None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What the final showed of a contender.
+
+    `records` are its trials in order of blocks; `gain` is over the default, None for the default
+    itself and where no block holds a valid rate of both. `beaten` says that it carried load in
+    every block in which the default carried none.
+    """
+
+    contender: Contender
+    records: tuple[TrialRecord, ...]
+    gain: Gain | None
+    pairs: int
+    beaten: bool = False
+
+    @property
+    def proven(self) -> bool:
+        """Whether it is shown to carry more than the default."""
+        return self.beaten or (self.gain is not None and self.gain.proven)
+
+
+def contenders(records: Sequence[TrialRecord], slo: Slo, number: int = 4) -> tuple[Contender, ...]:
+    """Name up to `number` of winner, default, runner-up and off, in this order of importance.
+
+    Empty where the search found nothing above the default, which then needs no proof.
+    """
+    order = ranked(records)
+    default, off = by_role(records, "default"), by_role(records, "off")
+    if default is None or not order or order[0].config == default.config:
+        return ()
+    found = [Contender("winner", deployable(order[0], slo), order[0])]
+    found.append(Contender("default", default.config, default))
+    second = next((trial for trial in order[1:] if trial.config != default.config), None)
+    if second is not None:
+        found.append(Contender("runner-up", deployable(second, slo), second))
+    if off is not None and off.sustainable_rps and off.config not in {c.config for c in found}:
+        found.append(Contender("off", off.config, off))
+    return tuple(found[:number])
+
+
+def shuffled(contenders: Iterable[T], block: int, seed: int) -> list[T]:
+    """The order of one block, drawn anew for each: no contender always comes first."""
+    order = list(contenders)
+    random.Random(seed * 1000 + block).shuffle(order)
+    return order
+
+
+def final_blocks(records: Iterable[TrialRecord]) -> dict[str, tuple[TrialRecord, ...]]:
+    """The final's measurements by configuration id, in order of blocks."""
+    blocks: dict[str, list[TrialRecord]] = {}
+    for record in records:
+        if record.role == "final":
+            blocks.setdefault(record.config.id, []).append(record)
+    return {
+        config_id: tuple(sorted(found, key=lambda record: record.block or 0))
+        for config_id, found in blocks.items()
+    }
+
+
+def findings(records: Sequence[TrialRecord], slo: Slo) -> tuple[Finding, ...]:
+    """What the final showed of every contender that was in it.
+
+    The best of winner and runner-up is picked afterwards, so their intervals hold together; off
+    is in the final to be seen, and its interval stands for itself.
+    """
+    blocks = final_blocks(records)
+    present = [found for found in contenders(records, slo) if found.config.id in blocks]
+    candidates = sum(found.arm in {"winner", "runner-up"} for found in present)
+    default = next((found for found in present if found.arm == "default"), None)
+    theirs = {} if default is None else rates_by_block(blocks[default.config.id])
+    return tuple(
+        _finding(found, blocks[found.config.id], theirs, comparisons=candidates)
+        for found in present
+    )
+
+
+def _finding(
+    contender: Contender,
+    records: tuple[TrialRecord, ...],
+    theirs: Mapping[int, float],
+    *,
+    comparisons: int,
+) -> Finding:
+    if contender.arm == "default":
+        return Finding(contender, records, None, 0)
+    ours, default = common(rates_by_block(records), theirs)
+    return Finding(
+        contender,
+        records,
+        paired_gain(ours, default, comparisons=1 if contender.arm == "off" else comparisons),
+        len(ours),
+        beaten=bool(ours) and all(ours) and not any(default),
+    )
+
+
+def rates_by_block(records: Iterable[TrialRecord]) -> dict[int, float]:
+    """Sustainable rates by block, where they were measured validly."""
+    return {
+        record.block: record.sustainable_rps
+        for record in records
+        if record.sustainable_rps is not None and record.block is not None
+    }
+
+
+def common(
+    ours: Mapping[int, float], theirs: Mapping[int, float]
+) -> tuple[list[float], list[float]]:
+    """The rates of both in the blocks that hold both."""
+    blocks = [block for block in ours if block in theirs]
+    return [ours[block] for block in blocks], [theirs[block] for block in blocks]
+
+
+def ahead(first: Finding, second: Finding) -> Gain | None:
+    """The gain of one contender over another, from the blocks in which both were measured."""
+    ours, theirs = common(rates_by_block(first.records), rates_by_block(second.records))
+    return paired_gain(ours, theirs)

@@ -1,0 +1,97 @@
+"""What the search found, ranked: which trials count, and which configuration is best of them."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from statistics import fmean
+
+from tuner.records import Config, TrialRecord
+from tuner.search.space import UNBOUNDED_QUEUE
+from tuner.slo import Slo
+
+TIE = 0.03
+"""Configurations whose sustainable rates differ by less are told apart by simplicity alone."""
+
+APART = frozenset({"final", "reference", "overload"})
+"""Roles of trials that measure again what the search has measured already."""
+
+
+def search_trials(records: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """The trials of the search: what measures something for the first time."""
+    return [record for record in records if record.role not in APART]
+
+
+def by_role(records: Iterable[TrialRecord], role: str) -> TrialRecord | None:
+    """The first trial with this role."""
+    return next((record for record in records if record.role == role), None)
+
+
+def ranked(records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """The search's trials that hold the SLO at some load, the one to recommend first.
+
+    Time and again the first is the highest sustainable rate left, or, among rates within TIE of
+    it, the configuration nearest the default. A larger lead may still be noise: that is for the
+    final to find out.
+    """
+    left = [record for record in search_trials(records) if record.sustainable_rps]
+    rates = {record.number: rate_of(record, records) for record in left}
+    order: list[TrialRecord] = []
+    while left:
+        best = max(rates[record.number] for record in left)
+        near = [record for record in left if rates[record.number] >= best * (1 - TIE)]
+        first = min(near, key=lambda record: (simplicity(record.config), -rates[record.number]))
+        order.append(first)
+        left = [record for record in left if record.config != first.config]
+    return order
+
+
+def rate_of(trial: TrialRecord, records: Sequence[TrialRecord]) -> float:
+    """A trial's sustainable rate; the mean of all such starts where it was measured again."""
+    again = [
+        record.sustainable_rps
+        for record in records
+        if record.role == "reference"
+        and record.config == trial.config
+        and record.sustainable_rps is not None
+    ]
+    return fmean([trial.sustainable_rps or 0.0, *again])
+
+
+def choose(records: Sequence[TrialRecord]) -> TrialRecord | None:
+    """The trial to recommend; None where no configuration met the SLO."""
+    return next(iter(ranked(records)), None)
+
+
+def simplicity(config: Config) -> float:
+    """How far a configuration lies from the shipped default; less is simpler.
+
+    The default is 0 and batching off is nearest to it; elsewhere each doubling of a parameter
+    away from the default counts 1, and every additional setting 2.
+    """
+    batching = config.batching
+    if batching is None:
+        return 0.5
+    if batching.max_enqueued_batches != UNBOUNDED_QUEUE:
+        return 0.0
+    steps = abs(math.log2(batching.row_limit / 1000))
+    steps += math.log2(1 + (batching.batch_timeout_micros or 0) / 1000)
+    added = bool(batching.allowed_batch_sizes) + bool(batching.enable_large_batch_splitting)
+    return 1.0 + steps + 2.0 * added + 2.0 * len(config.flags)
+
+
+def deployable(record: TrialRecord, slo: Slo) -> Config:
+    """The configuration as it is deployed: its queue bounded by what the bound means.
+
+    While capacity is sought the queue is unbounded. In production a request that would wait
+    longer than the SLO's loosest limit L should be turned away at once. With B full batches of
+    `max_batch_size` rows ahead and rows leaving at rate D (the closed-loop peak), the wait is
+    B * max_batch_size / D, so B = L * D / max_batch_size; never less than one batch per thread,
+    and one more for the batch that is filling.
+    """
+    batching = record.config.batching
+    if batching is None or batching.max_enqueued_batches != UNBOUNDED_QUEUE:
+        return record.config
+    drain_rows_rps = max((level.measurement.rows_rps for level in record.levels), default=0.0)
+    waiting = slo.loosest_ms / 1000 * drain_rows_rps / batching.row_limit
+    bound = max(math.ceil(waiting), batching.num_batch_threads or 1) + 1
+    return replace(record.config, batching=replace(batching, max_enqueued_batches=bound))

@@ -1,0 +1,51 @@
+"""How a run spends its server starts: how much goes into the search, how much into the proof."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from tuner.scenario import SearchSection
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What is measured besides the search's own configurations.
+
+    `contenders` meet in each of the final's `blocks`.
+    """
+
+    contenders: int
+    blocks: int
+
+
+SHAPES = (
+    (60, Shape(contenders=4, blocks=10)),
+    (24, Shape(contenders=4, blocks=5)),
+    (10, Shape(contenders=3, blocks=3)),
+    (0, Shape(contenders=2, blocks=3)),
+)
+"""What `auto` means, by the fewest starts of the search. A third of the starts are for proof."""
+
+
+def shape_of(search: SearchSection, starts: int) -> Shape:
+    """The scenario's own settings, and where they say `auto` what suits so many starts."""
+    suited = next(shape for fewest, shape in SHAPES if starts >= fewest)
+    return Shape(
+        contenders=_chosen(search.final_contenders, suited.contenders),
+        blocks=_chosen(search.final_blocks, suited.blocks),
+    )
+
+
+def within(shape: Shape, starts: int) -> Shape:
+    """Cut a final that would take more than half of all `starts`, to nothing if need be.
+
+    Winner and default need two blocks for an interval; with time for fewer, searching on is worth
+    more than a proof that proves nothing.
+    """
+    if shape.contenders * shape.blocks <= starts / 2:
+        return shape
+    blocks = min(shape.blocks, starts // 4)
+    return replace(shape, contenders=2, blocks=blocks if blocks >= 2 else 0)
+
+
+def _chosen(value: int | Literal["auto"], suited: int) -> int:
+    return suited if value == "auto" else value
