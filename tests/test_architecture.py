@@ -21,7 +21,7 @@ RANKS = {
         "served",
         "deploy",
     },
-    2: {"server", "load", "measure"},
+    2: {"server", "load", "measure", "simulate"},
     3: {"trial"},
     4: {"search", "store"},
     5: {"report"},
@@ -41,6 +41,7 @@ DOORS = {
     "pandas": ("report/",),
     "click": ("cli.py", "commands/"),
     "rich": ("cli.py", "commands/"),
+    "numba": ("simulate/compiled.py",),
     "socket": ("http2/", "load/", "server/"),
     "subprocess": ("server/", "load/", "builtin.py"),
 }

@@ -128,6 +128,8 @@ class ServerEvidence:
 
     `rows_per_batch` counts real rows, `padding_share` is pad rows over executed rows,
     `queue_ms` the mean wait from enqueue to a batch thread. None where nothing was batched.
+    `run_ms` is the mean time that a request's batch ran, and `handler_ms` the mean time of a
+    request inside the server outside of queue and run.
     """
 
     batches: int
@@ -135,6 +137,8 @@ class ServerEvidence:
     padding_share: float | None
     queue_ms: float | None
     requests: dict[str, int] = field(default_factory=dict)
+    run_ms: float | None = None
+    handler_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

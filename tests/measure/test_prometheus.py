@@ -48,6 +48,21 @@ def test_counters_are_differences():
     assert (seen.queue_ms, seen.requests) == (None, {})
 
 
+def test_the_time_of_a_request_is_told_apart_into_queue_run_and_handler():
+    later = (
+        AFTER
+        + """\
+:tensorflow:serving:runtime_latency_sum{model_name="mlp",API="Predict",runtime="TF1"} 8e+06
+:tensorflow:serving:runtime_latency_count{model_name="mlp",API="Predict",runtime="TF1"} 640
+:tensorflow:serving:request_latency_sum{model_name="mlp",API="Predict",entrypoint="GRPC"} 8.32e+06
+:tensorflow:serving:request_latency_count{model_name="mlp",API="Predict",entrypoint="GRPC"} 640
+"""
+    )
+    seen = evidence(BEFORE, later)
+    # 12.5 ms in the session, of which 2 ms waiting for a batch thread; 13 ms in the handler.
+    assert (seen.queue_ms, seen.run_ms, seen.handler_ms) == (2.0, 10.5, 0.5)
+
+
 def test_a_server_that_does_not_batch():
     after = BEFORE.replace(" 100", " 180")
     assert evidence(BEFORE, after) == ServerEvidence(0, None, None, None, {"OK": 80})

@@ -61,19 +61,33 @@ def evidence(before: str, after: str) -> ServerEvidence | None:
     batches = grown.get((_BATCHING + "wrapped_run_count", ""), 0.0)
     executed = grown.get((_BATCHING + "processed_batch_size_sum", ""), 0.0)
     padding = grown.get((_BATCHING + "padding_size_sum", ""), 0.0)
-    queued = grown.get((_BATCHING + "queuing_latency_count", ""), 0.0)
-    waited_us = grown.get((_BATCHING + "queuing_latency_sum", ""), 0.0)
+    queue_ms = _mean_ms(grown, _BATCHING + "queuing_latency")
+    runtime_ms = _mean_ms(grown, _SERVING + "runtime_latency")
+    request_ms = _mean_ms(grown, _SERVING + "request_latency")
     return ServerEvidence(
         batches=round(batches),
         rows_per_batch=(executed - padding) / batches if batches else None,
         padding_share=padding / executed if executed else None,
-        queue_ms=waited_us / queued / _US_PER_MS if queued else None,
+        queue_ms=queue_ms,
         requests={
             status: round(value)
             for (name, status), value in sorted(grown.items())
             if name == _SERVING + "request_count" and value
         },
+        # The session's run includes the wait for a batch thread, and the request both.
+        run_ms=_less(runtime_ms, queue_ms or 0.0),
+        handler_ms=_less(request_ms, runtime_ms),
     )
+
+
+def _mean_ms(grown: dict[tuple[str, str], float], histogram: str) -> float | None:
+    """Mean of what a histogram of microseconds took in between two scrapes."""
+    count = grown.get((histogram + "_count", ""), 0.0)
+    return grown.get((histogram + "_sum", ""), 0.0) / count / _US_PER_MS if count else None
+
+
+def _less(whole_ms: float | None, part_ms: float | None) -> float | None:
+    return None if whole_ms is None or part_ms is None else max(0.0, whole_ms - part_ms)
 
 
 _WANTED = frozenset(
@@ -84,6 +98,10 @@ _WANTED = frozenset(
         _BATCHING + "padding_size_sum",
         _BATCHING + "queuing_latency_sum",
         _BATCHING + "queuing_latency_count",
+        _SERVING + "request_latency_sum",
+        _SERVING + "request_latency_count",
+        _SERVING + "runtime_latency_sum",
+        _SERVING + "runtime_latency_count",
     }
 )
 

@@ -1,0 +1,76 @@
+"""How long a batch takes: S(rows, concurrent batches), and what a request costs besides.
+
+    S(n, k) = run(n) * (1 + contention (k - 1) + coherence k (k - 1))
+
+`run` is given at a few batch sizes and drawn straight between them; the bracket is the Universal
+Scalability Law (Gunther, Guerrilla Capacity Planning, 2007): contention 0 leaves batches alone,
+1 runs them one after another, and coherence makes more of them slower still.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+NS_PER_MS = 1e6
+NOISE_FACTORS = 4096
+"""So many batches take factors of their own before the same ones come again."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceModel:
+    """What a server takes for its work, in milliseconds.
+
+    `run_ms[i]` is the time of a batch of `sizes[i]` executed rows that runs alone; sizes ascend.
+    `request_ms` comes on top for every request in the batch. `front_ms` is spent on one request
+    after another before the scheduler sees it, and `delay_ms` on every request beside all else
+    (network, parsing, the client). `spread` is the coefficient of variation of a batch's time,
+    which is log-normal.
+    """
+
+    sizes: tuple[int, ...]
+    run_ms: tuple[float, ...]
+    contention: float = 1.0
+    coherence: float = 0.0
+    request_ms: float = 0.0
+    front_ms: float = 0.0
+    delay_ms: float = 0.0
+    spread: float = 0.0
+
+    def run_of(self, rows: NDArray[np.int64]) -> Floats:
+        """Milliseconds that batches of so many rows run alone; beyond the last size, as before."""
+        sizes = np.array(self.sizes, np.float64)
+        times = np.array(self.run_ms, np.float64)
+        found = np.interp(rows, sizes, times)
+        if len(sizes) > 1:
+            slope = (times[-1] - times[-2]) / (sizes[-1] - sizes[-2])
+            beyond = np.maximum(0.0, rows - sizes[-1])
+            found = np.maximum(found + max(slope, 0.0) * beyond, 0.0)
+        elif rows.size:
+            found = found * np.maximum(1.0, rows / sizes[-1])
+        return np.asarray(found, np.float64)
+
+    def slowness(self, most: int) -> Floats:
+        """How many times longer a batch takes beside others: entry k is for k that run."""
+        running = np.arange(most + 1, dtype=np.float64)
+        others = np.maximum(0.0, running - 1.0)
+        return 1.0 + self.contention * others + self.coherence * running * others
+
+    def noise(self, seed: int) -> Floats:
+        """Factors of mean 1 for the times of successive batches.
+
+        For one seed they move smoothly with `spread`, so that a fit can feel its way.
+        """
+        if self.spread <= 0:
+            return np.ones(1)
+        width = math.sqrt(math.log1p(self.spread**2))
+        return np.asarray(np.exp(width * _normals(seed) - width**2 / 2), np.float64)
+
+
+@lru_cache(maxsize=64)
+def _normals(seed: int) -> Floats:
+    return np.random.default_rng((seed, 2)).standard_normal(NOISE_FACTORS)
