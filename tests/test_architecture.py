@@ -36,6 +36,7 @@ DOORS = {
     "grpc": ("load/grpcio_engine.py", "server/embedded/"),
     "tensorflow": ("protos.py", "server/embedded/", "builtin.py"),
     "docker": ("server/",),
+    "pynvml": ("measure/gpu.py",),
     "matplotlib": ("report/",),
     "jinja2": ("report/",),
     "pandas": ("report/",),

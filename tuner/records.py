@@ -151,6 +151,28 @@ class HostEvidence:
 
 
 @dataclass(frozen=True, slots=True)
+class GpuEvidence:
+    """What one GPU of this host did while a trial measured, from readings taken now and then.
+
+    Utilisation, power and clock are means; memory and temperature the highest seen. None where
+    the GPU does not tell. `slowed_by` says in words what kept its clock down at times.
+    """
+
+    index: int
+    name: str
+    readings: int
+    utilisation_percent: float | None = None
+    memory_mib: float | None = None
+    memory_total_mib: float | None = None
+    power_w: float | None = None
+    clock_mhz: float | None = None
+    clock_min_mhz: float | None = None
+    clock_max_mhz: float | None = None
+    temperature_c: float | None = None
+    slowed_by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Measurement:
     """One load level as measured, without judgement.
 
@@ -258,7 +280,7 @@ class TrialRecord:
     `ceiling_rps` is the lowest offered load at which it did not hold, None where the SLO held at
     all loads tried. `reference_level` indexes the level that `sustainable_rps` refers to.
     `start_s` is the time from the start of the server to ready or, where `swapped`, the time that
-    a running server took to load the configuration.
+    a running server took to load the configuration. `gpus` is empty where this host has none.
     """
 
     number: int
@@ -276,6 +298,7 @@ class TrialRecord:
     reference_level: int | None = None
     levels: tuple[Level, ...] = ()
     failure: Failure | None = None
+    gpus: tuple[GpuEvidence, ...] = ()
     block: int | None = None
     arm: str = ""
     environment_id: str = ""

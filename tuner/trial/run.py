@@ -7,6 +7,7 @@ from tuner.clock import NS_PER_S, now_ns, utc_now
 from tuner.errors import CandidateError, disk
 from tuner.ladder import Rungs
 from tuner.load.generator import Generator
+from tuner.measure.gpu import GpuMeter
 from tuner.records import Failure, TrialRecord
 from tuner.server.launcher import Server
 from tuner.trial.climb import climb, index_of, ladder_from
@@ -26,6 +27,7 @@ def run_trial(bench: Bench, task: Task) -> TrialRecord:
     with disk(folder):
         folder.mkdir(parents=True, exist_ok=True)
     levels: Levels | None = None
+    gpus = GpuMeter()
     record = TrialRecord(
         number=task.number,
         role=task.role,
@@ -46,7 +48,8 @@ def run_trial(bench: Bench, task: Task) -> TrialRecord:
             endpoint = server.endpoint
             record = replace(record, start_s=endpoint.start_s, swapped=endpoint.swapped)
             levels = Levels(bench, task, server, _generator(bench, server, stack), folder)
-            record = _measured(levels, record)
+            with gpus:
+                record = _measured(levels, record)
     except CandidateError as error:
         record = replace(
             record,
@@ -58,6 +61,7 @@ def run_trial(bench: Bench, task: Task) -> TrialRecord:
         record,
         wall_s=(now_ns() - started_ns) / NS_PER_S,
         measuring_s=levels.measuring_s if levels else 0.0,
+        gpus=gpus.evidence,
     )
 
 
