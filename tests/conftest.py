@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,24 @@ def dense_model(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("models") / "dense-2048x4"
     ensure("dense-2048x4", path, lambda _text: None)
     return path
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory):
+    """SavedModels written by TensorFlow itself: affine (versions 1, 2), lengths, vocabulary."""
+    folder = tmp_path_factory.mktemp("models")
+    script = Path(__file__).with_name("export_models.py")
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "2"}
+    done = subprocess.run(
+        [sys.executable, str(script), str(folder)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=170,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
 
 
 @pytest.fixture

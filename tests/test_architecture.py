@@ -25,7 +25,7 @@ RANKS = {
     3: {"trial"},
     4: {"search", "store"},
     5: {"report"},
-    6: {"cli", "commands", "builtin", "starter", "__main__"},
+    6: {"cli", "commands", "doctor", "builtin", "starter", "__main__"},
 }
 RANK = {area: rank for rank, areas in RANKS.items() for area in areas}
 APART = RANKS[2]
@@ -33,7 +33,7 @@ APART = RANKS[2]
 
 DOORS = {
     "optuna": ("search/",),
-    "grpc": ("load/grpcio_engine.py", "server/embedded/"),
+    "grpc": ("load/grpcio_engine.py", "load/probe.py", "server/embedded/"),
     "tensorflow": ("protos.py", "server/embedded/", "builtin.py"),
     "docker": ("server/",),
     "pynvml": ("measure/gpu.py",),

@@ -103,6 +103,33 @@ def tune(
 
 @main.command()
 @click.argument("scenario", type=FILE)
+@as_json
+@guarded
+def doctor(scenario: Path, json_: bool) -> None:
+    """Check all that a night of tuning would trip over, and say how to mend it.
+
+    \b
+    Example:  tuner doctor scenarios/quickstart.toml
+
+    Starts the server once and loads it for two seconds. Exits with 1 where a finding is red.
+    """  # noqa: D301
+    from rich.console import Console
+
+    from tuner.commands import doctor as doctors
+    from tuner.doctor.finding import worst
+
+    console = Console(highlight=False, soft_wrap=True)
+    findings = doctors.doctor(scenario, doctors.silent if json_ else doctors.teller(console))
+    if json_:
+        click.echo(doctors.as_json_text(findings))
+    else:
+        doctors.print_sum(console, findings)
+    if worst(findings) == "red":
+        sys.exit(1)
+
+
+@main.command()
+@click.argument("scenario", type=FILE)
 @click.option("--params", type=FILE, help="Batching parameters file; without it, batching is off.")
 @click.option(
     "--out", type=DIRECTORY, default=RESULTS, show_default=True, help="Where runs are kept."

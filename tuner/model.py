@@ -3,7 +3,7 @@
 import difflib
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,13 @@ _GRAPH_FILE = "saved_model.pb"
 class TensorSpec:
     """One input or output: its type as TensorFlow names it (`DT_FLOAT`) and its shape.
 
-    An unknown dimension is None; a shape of None says that not even the rank is known.
+    An unknown dimension is None; a shape of None says that not even the rank is known. `tensor`
+    is its name in the graph.
     """
 
     dtype: str
     shape: tuple[int | None, ...] | None
+    tensor: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         if self.shape is None:
@@ -36,11 +38,15 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """One signature: tensor names as requests and answers use them."""
+    """One signature: tensor names as requests and answers use them.
+
+    `method` is what it is served as, such as `tensorflow/serving/predict`.
+    """
 
     name: str
     inputs: Mapping[str, TensorSpec]
     outputs: Mapping[str, TensorSpec]
+    method: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +169,9 @@ def _no_version_hint(model_dir: Path) -> str:
 def _signatures(path: Path) -> dict[str, Signature]:
     graph = _serve_graph(path)
     return {
-        name: Signature(name, _specs(definition.inputs), _specs(definition.outputs))
+        name: Signature(
+            name, _specs(definition.inputs), _specs(definition.outputs), definition.method_name
+        )
         for name, definition in sorted(graph.signature_def.items())
         if name not in _INTERNAL_SIGNATURES
     }
@@ -201,7 +209,7 @@ def _specs(tensors: Mapping[str, Any]) -> dict[str, TensorSpec]:
     from tensorflow.core.framework import types_pb2  # noqa: PLC0415  see tuner.protos
 
     return {
-        name: TensorSpec(types_pb2.DataType.Name(info.dtype), _shape(info.tensor_shape))
+        name: TensorSpec(types_pb2.DataType.Name(info.dtype), _shape(info.tensor_shape), info.name)
         for name, info in sorted(tensors.items())
     }
 

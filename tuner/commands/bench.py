@@ -48,7 +48,7 @@ def prepare(
     described["server_cpus"] = sorted(placement.server)
     notify("building the requests")
     pool = run.path / "requests.pool"
-    build_pool([_part(section, info) for section, info in infos], seed=scenario.seed).save(pool)
+    build_pool([part(section, info) for section, info in infos], seed=scenario.seed).save(pool)
     bench = Bench(
         scenario=scenario,
         slo=scenario.limits(),
@@ -100,7 +100,8 @@ def launcher_of(scenario: Scenario, placement: Placement) -> Launcher:
     return starters[scenario.server.launcher](scenario, placement.server)
 
 
-def _part(section: ModelSection, info: model.ModelInfo) -> MixPart:
+def part(section: ModelSection, info: model.ModelInfo) -> MixPart:
+    """One model of the load mix. Raises ModelError for sizes of an input that it has not."""
     signature = info.signature(section.signature)
     unknown = sorted(set(section.dims) - set(signature.inputs))
     if unknown:

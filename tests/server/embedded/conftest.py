@@ -1,31 +1,9 @@
 """Real models, exported once by TensorFlow, and real server processes."""
 
-import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from serving import Server
-
-
-@pytest.fixture(scope="session")
-def exported(tmp_path_factory):
-    """SavedModels written by TensorFlow itself: affine (versions 1, 2), lengths, vocabulary."""
-    folder = tmp_path_factory.mktemp("models")
-    script = Path(__file__).with_name("export_models.py")
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "2"}
-    done = subprocess.run(
-        [sys.executable, str(script), str(folder)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=170,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return folder
 
 
 @pytest.fixture

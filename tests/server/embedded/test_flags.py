@@ -40,3 +40,16 @@ def test_all_three_parallelism_flags():
     )
     with pytest.raises(UsageError, match="You cannot configure all"):
         _ = flags.op_parallelism
+
+
+def test_channel_arguments_by_name():
+    flags = Flags(grpc_channel_arguments="grpc.so_reuseport=0,grpc.x=5,grpc.x=-1,grpc.y=text")
+    assert flags.channel_argument("grpc.x", 9) == -1
+    assert flags.channel_argument("grpc.y", 9) == 9
+    assert flags.channel_argument("grpc.z", 9) == 9
+    assert Flags().channel_argument("grpc.x", 9) == 9
+
+
+def test_a_channel_argument_without_a_value():
+    with pytest.raises(UsageError, match=r"'grpc\.x' is not name=value"):
+        Flags(grpc_channel_arguments="grpc.a=1,grpc.x").channel_argument("grpc.a", 0)

@@ -109,3 +109,17 @@ def test_warm_up_requests_run_before_the_port_opens(launch, model_dir):
     assert "Number of warmup records read: 3." in server.stderr.read_text()
     assert server.metrics()["wrapped_run_count"] == 3
     assert np.isfinite(server.predict(request_of("m", x=rows_of(1))).y).all()
+
+
+def test_channel_arguments_bound_a_message(launch, exported):
+    server = launch(
+        "--model_name=m",
+        f"--model_base_path={exported / 'affine'}",
+        "--grpc_channel_arguments=grpc.so_reuseport=0,grpc.max_receive_message_length=1000,"
+        "grpc.max_concurrent_streams=2",
+    )
+    assert server.predict(request_of("m", x=rows_of(1))).y.shape == (1, 4)
+    code, text = server.failure(request_of("m", x=rows_of(*range(100))))
+    assert code == "RESOURCE_EXHAUSTED"
+    assert "Received message larger than max (1" in text
+    assert text.endswith("vs. 1000)")

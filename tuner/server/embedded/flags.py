@@ -42,8 +42,8 @@ class Flags:
     tensorflow_intra_op_parallelism: int = 0
     tensorflow_inter_op_parallelism: int = 0
     monitoring_config_file: str = ""
-
     grpc_channel_arguments: str = ""
+
     rest_api_num_threads: int = 4 * CPUS
     rest_api_timeout_in_ms: int = 30_000
     model_config_file_poll_wait_seconds: int = 0
@@ -81,6 +81,21 @@ class Flags:
                 "You cannot configure all."
             )
         return (intra, inter) if intra > 0 or inter > 0 else (both, both)
+
+    def channel_argument(self, name: str, default: int) -> int:
+        """One number of `grpc_channel_arguments`; of several of one name the last holds.
+
+        Arguments that this server has no use for are passed over. Raises UsageError for an entry
+        without a value, which TensorFlow Serving dies of.
+        """
+        found = default
+        for entry in filter(None, self.grpc_channel_arguments.split(",")):
+            key, equals, value = entry.partition("=")
+            if not equals:
+                raise UsageError(f"grpc_channel_arguments: {entry!r} is not name=value")
+            if key == name and value.lstrip("-").isdigit():
+                found = int(value)
+        return found
 
 
 def parse(arguments: Sequence[str]) -> tuple[Flags, list[str]]:

@@ -32,6 +32,9 @@ EXIT_SEGMENTATION_FAULT = 139
 EXIT_ABORTED = 134
 """What a shell reports of a server that aborted."""
 
+MAX_MESSAGE_BYTES = 2**31 - 1
+"""What TensorFlow Serving accepts unless a channel argument says less: all that gRPC carries."""
+
 SWITCH_INTERVAL_S = 0.0005
 """How long a Python thread may keep the others waiting: a tenth of the interpreter's default."""
 
@@ -95,7 +98,15 @@ class _DyingLoader:
 
 
 def _bind(flags: Flags, service: Service) -> GrpcFront:
-    front = GrpcFront(service.handle, port=flags.port, socket_path=flags.grpc_socket_path)
+    largest = flags.channel_argument("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)
+    streams = flags.channel_argument("grpc.max_concurrent_streams", 0)
+    front = GrpcFront(
+        service.handle,
+        port=flags.port,
+        socket_path=flags.grpc_socket_path,
+        max_message_bytes=MAX_MESSAGE_BYTES if largest < 0 else largest,
+        max_concurrent_streams=streams or None,
+    )
     try:
         front.bind()
     except OSError as error:

@@ -1,0 +1,168 @@
+"""Checks that need the server: it is started as a trial would, asked, loaded for a moment."""
+
+from pathlib import Path
+
+from tuner.clock import NS_PER_S
+from tuner.commands.bench import launcher_of, part
+from tuner.doctor.finding import Finding, Report, caught
+from tuner.doctor.known import recognise
+from tuner.doctor.models import Models
+from tuner.load.generator import Generator
+from tuner.load.payload import build_pool
+from tuner.load.pool import RequestPool
+from tuner.load.probe import DEFAULT_RECEIVE_LIMIT, Answer, ask
+from tuner.records import OK, Samples, Status
+from tuner.scenario import Scenario
+from tuner.search.space import baselines
+from tuner.server.cpus import Placement
+from tuner.server.launcher import Server
+
+LOAD_S = 2.0
+"""How long the closed loop runs that shows what the generator costs; half of it is warm-up."""
+
+HEADROOM = 2.0
+"""A generator that could send less than this many times the load is near its own limit."""
+
+
+def check_live(
+    scenario: Scenario, models: Models, placement: Placement, folder: Path, report: Report
+) -> None:
+    """Start the server with its default batching, ask every model, and load it for a moment.
+
+    Files and the server's log go to `folder`.
+    """
+    with caught("requests", report):
+        pool = build_pool([part(*model) for model in models], seed=scenario.seed)
+        pool.save(folder / "requests.pool")
+        with caught("server", report):
+            launcher = launcher_of(scenario, placement)
+            identity = launcher.identify()
+            _, (_, default) = baselines(len(placement.server))
+            with launcher.launch(default, folder) as server:
+                shown = identity.image or identity.version
+                report(
+                    Finding(
+                        "server",
+                        "green",
+                        f"{identity.launcher} server ({shown}) ready in "
+                        f"{server.endpoint.start_s:.1f} s",
+                    )
+                )
+                _check_started(scenario, models, placement, pool, folder, server, report)
+
+
+def _check_started(
+    scenario: Scenario,
+    models: Models,
+    placement: Placement,
+    pool: RequestPool,
+    folder: Path,
+    server: Server,
+    report: Report,
+) -> None:
+    address = server.endpoint.address
+    answered = [
+        check_answer(section.servable, rows, address, pool.of_rows(rows)[number], report)
+        for number, (section, _) in enumerate(models)
+        for rows in sorted({min(section.row_weights), max(section.row_weights)})
+    ]
+    report(check_metrics(server.scrape()))
+    if not all(answered):
+        return
+    with Generator(
+        address,
+        folder / "requests.pool",
+        engine=scenario.load.engine,
+        deadline_s=scenario.load.deadline_ms / 1000,
+        cpus=placement.generator,
+    ) as generator:
+        concurrency = scenario.load.concurrency
+        for seed in (1, 2):  # the first is warm-up
+            samples = generator.closed_loop(
+                concurrency=concurrency, duration_s=LOAD_S / 2, seed=seed
+            )
+    report(check_ceiling(samples))
+    server.check()
+
+
+def check_answer(model: str, rows: int, address: str, message: bytes, report: Report) -> bool:
+    """Ask as an ordinary client does, then without its limits. Returns whether it was answered."""
+    answer = ask(address, message)
+    if answer.status.code == OK:
+        report(
+            Finding(
+                "request",
+                "green",
+                f"{model}: a request of {rows} row{'s' * (rows > 1)} ({len(message):,} bytes) is "
+                f"answered ({answer.size:,} bytes)",
+            )
+        )
+        return True
+    unlimited = ask(address, message, receive_limit=-1)
+    if unlimited.status.code == OK:
+        report(_client_limit(model, rows, unlimited))
+        return True
+    report(_failed(model, rows, unlimited.status))
+    return False
+
+
+def _client_limit(model: str, rows: int, answer: Answer) -> Finding:
+    known = recognise("received message larger than max")
+    assert known is not None
+    return Finding(
+        known.check,
+        "yellow",
+        f"{model}: the answer to {rows} row{'s' * (rows > 1)} has {answer.size:,} bytes; a gRPC "
+        f"client refuses more than {DEFAULT_RECEIVE_LIMIT:,} unless told otherwise (received "
+        "message larger than max)",
+        "the tuner's client has no such limit; yours need the channel option "
+        "grpc.max_receive_message_length, -1 for none",
+    )
+
+
+def _failed(model: str, rows: int, status: Status) -> Finding:
+    known = recognise(status.text) or recognise(status.code)
+    text = (
+        f"{model}: a request of {rows} row{'s' * (rows > 1)} fails: {status.code}: {status.text}"
+    )
+    if known is None:
+        return Finding("request", "red", text, "see whether the inputs are what the model takes")
+    return Finding(known.check, "red", f"{known.what}. {text}", known.remedy)
+
+
+def check_metrics(page: str | None) -> Finding:
+    """Whether the server's counters can be read: attained batch sizes come from them alone."""
+    if page is not None:
+        return Finding("metrics", "green", "the server's Prometheus page can be read")
+    return Finding(
+        "metrics",
+        "yellow",
+        "the server's Prometheus page cannot be read, so batch sizes will not be known",
+        "look into the server's log for its REST port; leave rest_api_port to the tuner",
+    )
+
+
+def check_ceiling(samples: Samples) -> Finding:
+    """How much more the generator could send, by the processor time it took for what it sent.
+
+    One process fills one processor, so at `cpu_s` seconds of it for `n` requests it can send
+    n / cpu_s a second at most.
+    """
+    seconds = (samples.ended_ns - samples.started_ns) / NS_PER_S
+    sent = len(samples)
+    if not sent or not samples.cpu_s:
+        return Finding("generator", "yellow", "the closed loop sent nothing", "run doctor again")
+    rate, ceiling = sent / seconds, sent / samples.cpu_s
+    text = (
+        f"the generator used {samples.cpu_s / seconds:.2f} processors for {rate:,.0f} requests/s "
+        f"at the server's defaults, so it can send about {ceiling:,.0f}/s"
+    )
+    if ceiling >= HEADROOM * rate:
+        return Finding("generator", "green", text)
+    return Finding(
+        "generator",
+        "yellow",
+        f"{text}: a configuration that carries {HEADROOM:g} times as much would be measured at "
+        "the generator's limit, not at the server's",
+        "give the generator a faster processor of its own (load.cpus), or more rows a request",
+    )

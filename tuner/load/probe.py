@@ -1,0 +1,34 @@
+"""One call as an ordinary client makes it: with grpcio's own limits, unlike the engines'."""
+
+from dataclasses import dataclass
+
+import grpc
+
+from tuner.load.client import PREDICT
+from tuner.records import OK, Status
+
+DEFAULT_RECEIVE_LIMIT = 4 << 20
+"""Bytes of an answer that a gRPC client takes unless told otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """How a call ended, and the answer's bytes (0 where there is none)."""
+
+    status: Status
+    size: int
+
+
+def ask(
+    address: str, message: bytes, *, deadline_s: float = 30.0, receive_limit: int | None = None
+) -> Answer:
+    """Send one serialized PredictRequest. `receive_limit` None is grpcio's own; -1 has none."""
+    options = [("grpc.enable_http_proxy", 0), ("grpc.max_send_message_length", -1)]
+    if receive_limit is not None:
+        options.append(("grpc.max_receive_message_length", receive_limit))
+    with grpc.insecure_channel(address, options=options) as channel:
+        try:
+            answer = channel.unary_unary(PREDICT)(message, timeout=deadline_s)
+        except grpc.RpcError as error:
+            return Answer(Status(error.code().name, error.details() or ""), 0)
+    return Answer(Status(OK), len(answer))
