@@ -1,0 +1,144 @@
+"""Fitting: models whose truth is known are found again, on configurations that were held out."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tuner.simulate.calibrate import fit, predicted
+from tuner.simulate.curves import Curve, CurvePoint, curves_of
+from tuner.simulate.policy import Policy
+from tuner.simulate.service import ServiceModel
+from tuner.simulate.sustain import Workload, capacity_rps, sustainable_rps
+from tuner.slo import Slo
+from tuner.store import RunDirectory
+
+P99_60 = Slo((("p99", 60.0),))
+EXAMPLE = Path(__file__).parents[2] / "results" / "example"
+
+CPU = ServiceModel(
+    sizes=(1, 2, 8, 16, 32, 64),
+    run_ms=(6.4, 8.9, 9.9, 13.6, 18.1, 28.6),  # seen on a running server
+    contention=1.0,
+    delay_ms=0.5,
+    spread=0.1,
+)
+GPU = ServiceModel(
+    sizes=(1, 8, 32, 128),
+    run_ms=(4.0, 4.2, 5.5, 14.0),
+    contention=0.45,
+    delay_ms=1.0,
+    spread=0.08,
+)
+
+
+def batching(size, timeout_ms, threads):
+    return Policy(threads=threads, largest_batch=size, timeout_ns=int(timeout_ms * 1e6))
+
+
+def measured(policy, truth, seed, *, shares=(0.3, 0.6, 0.8, 1.3)):
+    """A curve as a server of that truth would have shown it, at shares of its capacity."""
+    points = []
+    for at, share in enumerate(shares):
+        workload = Workload.poisson(1500, seed=1000 * seed + at + 1)
+        rate = share * capacity_rps(policy, truth)
+        outcome = workload.at(rate, policy, truth)
+        points.append(
+            CurvePoint(
+                throughput_rps=outcome.throughput_rps,
+                offered_rps=rate,
+                percentiles_ms=tuple((q, outcome.percentile_ms(q)) for q in (0.5, 0.99)),
+            )
+        )
+    return Curve(policy, tuple(points))
+
+
+TRAINED = [
+    Policy(threads=1, largest_batch=1, batching=False),
+    batching(1000, 0, 2),
+    batching(32, 0, 1),
+    batching(128, 0, 2),
+    batching(32, 2, 1),
+]
+HELD_OUT = [batching(16, 2, 1), batching(64, 5, 1), batching(16, 0, 2), batching(64, 1, 3)]
+
+
+@pytest.mark.parametrize("truth", [CPU, GPU], ids=["cpu", "gpu"])
+def test_five_configurations_predict_others(truth):
+    found = fit([measured(p, truth, seed) for seed, p in enumerate(TRAINED)], largest_batch=128)
+    assert found.misfit < 1
+    judge = Workload.poisson(4000, seed=99)
+    rates, tails = [], []
+    for policy in HELD_OUT:
+        rate = 0.8 * sustainable_rps(policy, truth, P99_60, judge)
+        expected, seen = (judge.at(rate, policy, model) for model in (truth, found.service))
+        tails.append(np.log(seen.percentile_ms(0.99) / expected.percentile_ms(0.99)))
+        rates.append(
+            np.log(
+                sustainable_rps(policy, found.service, P99_60, judge)
+                / sustainable_rps(policy, truth, P99_60, judge)
+            )
+        )
+    assert np.mean(np.abs(rates)) < 0.10
+    assert np.mean(np.abs(tails)) < 0.20
+
+
+def test_plausible_models_spread_where_nothing_was_measured():
+    small = [batching(4, 0, 1), batching(4, 2, 1)]
+    found = fit([measured(p, CPU, seed) for seed, p in enumerate(small)], largest_batch=128)
+    at = {size: i for i, size in enumerate(found.service.sizes)}
+    spread = {
+        size: np.std([np.log(model.run_ms[at[size]]) for model in found.plausible])
+        for size in (4, 128)
+    }
+    assert spread[128] > 2 * spread[4]
+
+
+def test_a_second_fit_starts_from_the_first():
+    curves = [measured(p, CPU, seed) for seed, p in enumerate(TRAINED)]
+    first = fit(curves, largest_batch=128)
+    second = fit(curves, largest_batch=128, start=first)
+    assert second.misfit <= first.misfit * 1.02
+
+
+def test_nothing_measured_gives_no_model():
+    assert fit([], largest_batch=32) is None
+
+
+def test_the_example_run_explains_itself():
+    """Trained on all trials of the search but one, for each of the batched ones in turn."""
+    records = [record for record in RunDirectory(EXAMPLE).trials() if record.block is None]
+    curves = curves_of(records, cpus=1)
+    assert len(curves) == len(records)
+    workload = Workload.poisson(2000, seed=5)
+    errors = []
+    for held_out in curves[3:]:
+        found = fit([c for c in curves if c is not held_out], largest_batch=64)
+        for point in held_out.points:
+            outcome = predicted(held_out.policy, point, found.service, workload)
+            errors.append(abs(np.log(outcome.throughput_rps / point.throughput_rps)))
+    assert np.median(errors) < 0.10
+
+
+@pytest.mark.parametrize("policy", [*TRAINED, *HELD_OUT])
+def test_the_sustainable_rate_is_where_the_slo_ceases_to_hold(policy):
+    workload = Workload.poisson(3000, seed=2)
+    rate = sustainable_rps(policy, CPU, P99_60, workload)
+    assert workload.at(rate, policy, CPU).percentile_ms(0.99) <= 60
+    assert workload.at(rate * 1.12, policy, CPU).percentile_ms(0.99) > 60
+    # One more request can change which batches form, so p99 is not quite monotone in the rate.
+    for wrong in (0.4, 0.98, 3.0):
+        guessed = sustainable_rps(policy, CPU, P99_60, workload, guess_rps=rate * wrong)
+        assert guessed == pytest.approx(rate, rel=0.10)
+
+
+def test_a_limit_below_the_service_time_is_met_at_no_rate():
+    policy = batching(32, 0, 1)
+    assert sustainable_rps(policy, CPU, Slo((("p99", 6.0),)), Workload.poisson(2000)) == 0.0
+
+
+def test_the_capacity_is_full_batches_on_all_threads():
+    assert capacity_rps(batching(32, 0, 1), CPU) == pytest.approx(32 / 18.1e-3)
+    # Contention 1: threads take turns, and a second one adds nothing.
+    assert capacity_rps(batching(32, 0, 2), CPU) == pytest.approx(32 / 18.1e-3)
+    assert capacity_rps(Policy(1, 1, batching=False), CPU) == pytest.approx(1 / 6.4e-3)
