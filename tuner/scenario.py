@@ -193,7 +193,10 @@ class LoadSection(_Section):
         "poisson", description="Open-loop arrival process."
     )
     trace: Path | None = Field(None, description="File of arrival offsets in seconds, one a line.")
-    engine: Literal["grpcio"] = Field("grpcio", description="The load generator's client.")
+    engine: Literal["http2", "grpcio"] = Field(
+        "http2",
+        description="The load generator's client; `grpcio` is the cross-check.",
+    )
     concurrency: PositiveInt = Field(
         64, description="Requests outstanding in the closed loop that finds the peak."
     )

@@ -4,8 +4,9 @@ import sys
 import pytest
 
 from tuner.errors import LoadError
-from tuner.load.client import MAX_STATUSES, OK, Recorder, engine_factory
+from tuner.load.client import OK, Recorder, engine_factory
 from tuner.load.generator import OpenLoop
+from tuner.load.statuses import MAX_STATUSES
 
 
 def test_columns_are_ordered_by_intended_time_whatever_ends_first():
@@ -45,7 +46,7 @@ def test_the_process_is_light():
 
 
 def test_engine_factory_names_the_engines():
-    with pytest.raises(LoadError, match="the engines are grpcio"):
+    with pytest.raises(LoadError, match="the engines are http2, grpcio"):
         engine_factory("")
 
 

@@ -382,7 +382,7 @@ def test_runs_on_the_processors_it_is_given(echo, pool):
         ({"cpus": frozenset({100_000})}, r"processors \[100000\]"),
         (
             {"engine": "carrier-pigeon"},
-            r"no load engine 'carrier-pigeon'\n  the engines are grpcio",
+            r"no load engine 'carrier-pigeon'\n  the engines are http2, grpcio",
         ),
     ],
 )

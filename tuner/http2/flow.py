@@ -54,14 +54,14 @@ class SendFlow:
     A stream's window is `initial_window + credit - sent`, where its credit is the sum of its
     WINDOW_UPDATEs. A change of INITIAL_WINDOW_SIZE thus reaches every open stream by itself.
     `window` is the connection's own; `frame_size` the longest payload that the peer accepts;
-    `whole` what any new stream can send at once in one frame.
+    `whole` what any new stream can send at once in one frame; `waiting` the bodies, by stream.
     """
 
-    __slots__ = ("_bodies", "_credits", "_out", "frame_size", "initial_window", "whole", "window")
+    __slots__ = ("_credits", "_out", "frame_size", "initial_window", "waiting", "whole", "window")
 
     def __init__(self, out: list[Buffer]) -> None:
         self._out = out
-        self._bodies: dict[int, _Body] = {}
+        self.waiting: dict[int, _Body] = {}
         self._credits: dict[int, int] = {}
         self.window = DEFAULT_WINDOW
         self.initial_window = DEFAULT_WINDOW
@@ -74,12 +74,12 @@ class SendFlow:
         Returns the streams that have been sent to their end, as do all methods here that may
         send. The rest waits.
         """
-        self._bodies[stream_id] = _Body(content, tail)
+        self.waiting[stream_id] = _Body(content, tail)
         return self._resume((stream_id,))
 
     def forget(self, stream_id: int) -> None:
         """Drop what waits for a stream that was reset, and its credit."""
-        self._bodies.pop(stream_id, None)
+        self.waiting.pop(stream_id, None)
         self._credits.pop(stream_id, None)
 
     def widen(self, increment: int) -> list[int]:
@@ -89,12 +89,12 @@ class SendFlow:
             raise Http2Error(
                 ErrorCode.FLOW_CONTROL_ERROR, "the connection's window is over 2^31-1"
             )
-        return self._resume(tuple(self._bodies))
+        return self._resume(tuple(self.waiting))
 
     def widen_stream(self, stream_id: int, increment: int) -> list[int] | None:
         """Add a WINDOW_UPDATE of an open stream; None where its window gets too large."""
         credit = self._credits.get(stream_id, 0) + increment
-        body = self._bodies.get(stream_id)
+        body = self.waiting.get(stream_id)
         sent = 0 if body is None else body.sent
         if self.initial_window + credit - sent > MAX_WINDOW:
             return None
@@ -106,10 +106,10 @@ class SendFlow:
         self.initial_window = size
         self.whole = min(size, self.frame_size)
         for stream_id, credit in self._credits.items():
-            body = self._bodies.get(stream_id)
+            body = self.waiting.get(stream_id)
             if size + credit - (0 if body is None else body.sent) > MAX_WINDOW:
                 raise Http2Error(ErrorCode.FLOW_CONTROL_ERROR, "a stream's window is over 2^31-1")
-        return self._resume(tuple(self._bodies))
+        return self._resume(tuple(self.waiting))
 
     def set_frame_size(self, size: int) -> None:
         """Apply the peer's MAX_FRAME_SIZE."""
@@ -119,7 +119,7 @@ class SendFlow:
     def _resume(self, stream_ids: tuple[int, ...]) -> list[int]:
         finished = []
         for stream_id in stream_ids:
-            body = self._bodies.get(stream_id)
+            body = self.waiting.get(stream_id)
             if body is not None and self._advance(stream_id, body):
                 self.forget(stream_id)
                 finished.append(stream_id)

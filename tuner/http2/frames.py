@@ -42,6 +42,7 @@ LARGEST_FRAME_SIZE = 2**24 - 1
 STREAM_MASK = 2**31 - 1
 
 PRIORITY_BYTES = 5
+_MAX_GOAWAY_TEXT = 256
 
 _SETTING = Struct(">HI")
 _U32 = Struct(">I")
@@ -128,6 +129,15 @@ def parse_u32(payload: bytes, frame: str) -> int:
         raise Http2Error(ErrorCode.FRAME_SIZE_ERROR, f"{frame} is not 4 bytes long")
     (number,) = _U32.unpack(payload)
     return int(number)
+
+
+def parse_goaway(payload: bytes) -> tuple[int, int, str]:
+    """Read a GOAWAY payload: the last stream that was taken up, the error code, the text."""
+    if len(payload) < _GOAWAY.size:
+        raise Http2Error(ErrorCode.FRAME_SIZE_ERROR, "GOAWAY is shorter than 8 bytes")
+    last_stream_id, code = _GOAWAY.unpack_from(payload)
+    text = payload[_GOAWAY.size :][:_MAX_GOAWAY_TEXT].decode(errors="replace")
+    return last_stream_id & STREAM_MASK, code, text
 
 
 def strip_padding(payload: bytes) -> bytes:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-from hpack import Decoder, HPACKError
+from hpack import Decoder, Encoder, HeaderTuple, HPACKError, NeverIndexedHeaderTuple
 
 from tuner.http2.frames import ErrorCode, Http2Error
 
@@ -11,6 +11,7 @@ Head = TypeVar("Head")
 Field = tuple[bytes, bytes]
 
 _STATIC_ENTRIES = 61
+_DEFAULT_TABLE_BYTES = 4_096
 _CACHED_BLOCKS = 512
 _CACHED_BLOCK_BYTES = 2_048
 
@@ -37,6 +38,12 @@ class HeaderDecoder(Generic[Head]):
         self._static = self._read_static_table()
         self._entries = self._static
         self._heads: dict[bytes, Head] = {}
+        self.epoch = 0
+        """Grows whenever equal blocks may cease to mean equal fields."""
+
+    def known(self, block: bytes) -> Head | None:
+        """What a block of these bytes means now, where that is remembered."""
+        return self._heads.get(block)
 
     def decode(self, block: bytes) -> Head:
         """Interpret one whole header block.
@@ -54,6 +61,7 @@ class HeaderDecoder(Generic[Head]):
         head = self._interpret(fields)
         if changed:
             self._heads.clear()
+            self.epoch += 1
             self._entries = self._static + list(self._decoder.header_table.dynamic_entries)
         elif len(block) <= _CACHED_BLOCK_BYTES:
             if len(self._heads) >= _CACHED_BLOCKS:
@@ -126,6 +134,39 @@ def _plain_string(block: bytes, at: int) -> tuple[bytes, int]:
     if length >= _LONG_STRING or stop > len(block):
         raise IndexError
     return block[at + 1 : stop], stop
+
+
+class RepeatedBlock:
+    """The header block of a request that is sent over and over.
+
+    The first block fills the peer's table, and from then on every block is the same few bytes:
+    `block`, which is None as long as the next one differs.
+    """
+
+    def __init__(self, fields: Sequence[Field]) -> None:
+        self._fields = [HeaderTuple(*field) for field in fields]
+        self._encoder = Encoder()
+        self.block: bytes | None = None
+
+    def resize(self, size: int) -> None:
+        """Apply the peer's HEADER_TABLE_SIZE. A larger table than the default is left unused."""
+        self._encoder.header_table_size = min(size, _DEFAULT_TABLE_BYTES)
+        self.block = None
+
+    def encode(self, last: Field | None = None) -> bytes:
+        """Encode the next block; `last` takes the place of the last field, this once."""
+        fields = list(self._fields)
+        if last is not None:  # one that will not come again, so that no table need remember it
+            fields[-1] = NeverIndexedHeaderTuple(*last)
+        table = self._encoder.header_table
+        resized, before = table.resized, tuple(table.dynamic_entries)
+        block = bytes(self._encoder.encode(fields))
+        # An encoder whose table did not change encodes the same fields to the same bytes.
+        if resized or before != tuple(table.dynamic_entries):
+            self.block = None
+        elif last is None:
+            self.block = block
+        return block
 
 
 def pack_literals(fields: Sequence[Field]) -> bytes:

@@ -14,13 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.errors import LoadError
+from tuner.http2.answers import OK, StatusKey
+from tuner.load.ledger import Rows
+from tuner.load.statuses import Statuses
 
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
-MAX_STATUSES = 4096
-"""Distinct (code, text) pairs kept apart in one run; later texts are folded into their code."""
-
-StatusKey = tuple[str, str]
-OK: StatusKey = ("OK", "")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,8 +26,10 @@ class Columns:
     """Every request of one run, in columns of equal length, ordered by intended time.
 
     `intended_ns`, `sent_ns`, `done_ns` are monotonic; `status` indexes `statuses`, whose first
-    entry is OK; `message` is the index of the request's bytes. `started_ns` is the schedule's
-    origin, `ended_ns` when sending stopped, and `cpu_s` the CPU this process used between them.
+    entry is OK; `message` is the index of the request's bytes. A request is sent when its bytes
+    are in the kernel, or when the server's own limits held them back. `started_ns` is the
+    schedule's origin, `ended_ns` when sending stopped, and `cpu_s` the CPU this process used
+    between them.
     """
 
     intended_ns: NDArray[np.int64]
@@ -46,40 +46,55 @@ class Columns:
 class Recorder:
     """Collects one run's requests in the order in which they end, and freezes them as Columns."""
 
-    def __init__(self) -> None:
+    def __init__(self, statuses: Statuses | None = None) -> None:
         self._rows: list[tuple[int, int, int, int, int]] = []
-        self._statuses: dict[StatusKey, int] = {OK: 0}
+        self.statuses = Statuses() if statuses is None else statuses
+
+    def __len__(self) -> int:
+        return len(self._rows)
 
     def record(
         self, intended_ns: int, sent_ns: int, done_ns: int, message: int, status: StatusKey = OK
     ) -> None:
         """Keep one request, whatever became of it."""
-        number = self._statuses.get(status)
-        if number is None:
-            number = self._number(status)
+        number = self.statuses.number(status)
         self._rows.append((intended_ns, sent_ns, done_ns, number, message))
 
-    def columns(self, *, started_ns: int, ended_ns: int, cpu_s: float) -> Columns:
-        """Freeze what was recorded."""
+    def take(self) -> Rows:
+        """Hand out what was recorded, and begin anew."""
         table = np.array(self._rows, dtype=np.int64).reshape(-1, 5)
-        table = table[np.argsort(table[:, 0], kind="stable")]
-        return Columns(
+        self._rows = []
+        return Rows(
             intended_ns=table[:, 0].copy(),
             sent_ns=table[:, 1].copy(),
             done_ns=table[:, 2].copy(),
             status=table[:, 3].astype(np.uint16),
             message=table[:, 4].astype(np.int32),
-            statuses=tuple(self._statuses),
-            started_ns=started_ns,
-            ended_ns=ended_ns,
-            cpu_s=cpu_s,
         )
 
-    def _number(self, status: StatusKey) -> int:
-        # A server that writes a counter into every message must not outgrow the uint16 column.
-        if len(self._statuses) >= MAX_STATUSES:
-            status = (status[0], "(further texts)")
-        return self._statuses.setdefault(status, len(self._statuses))
+    def columns(self, *, started_ns: int, ended_ns: int, cpu_s: float) -> Columns:
+        """Freeze what was recorded."""
+        return merge(
+            [self.take()], self.statuses, started_ns=started_ns, ended_ns=ended_ns, cpu_s=cpu_s
+        )
+
+
+def merge(
+    parts: Sequence[Rows], statuses: Statuses, *, started_ns: int, ended_ns: int, cpu_s: float
+) -> Columns:
+    """Put the rows of several connections into one order, that of their intended times."""
+    whole = {
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name in ("intended_ns", "sent_ns", "done_ns", "status", "message")
+    }
+    order = np.argsort(whole["intended_ns"], kind="stable")
+    return Columns(
+        **{name: column[order] for name, column in whole.items()},
+        statuses=statuses.keys,
+        started_ns=started_ns,
+        ended_ns=ended_ns,
+        cpu_s=cpu_s,
+    )
 
 
 class Engine(Protocol):
@@ -130,7 +145,10 @@ class EngineFactory(Protocol):
         ...
 
 
-ENGINES = {"grpcio": ("tuner.load.grpcio_engine", "GrpcioEngine")}
+ENGINES = {
+    "http2": ("tuner.load.http2_engine", "Http2Engine"),
+    "grpcio": ("tuner.load.grpcio_engine", "GrpcioEngine"),
+}
 """Module and class by engine name, imported when asked for: gRPC stays out of other processes."""
 
 

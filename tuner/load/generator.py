@@ -82,7 +82,7 @@ class Generator:
         address: str,
         pool_path: Path,
         *,
-        engine: str = "grpcio",
+        engine: str = "http2",
         deadline_s: float = 10.0,
         cpus: frozenset[int] | None = None,
         niceness: int = -10,

@@ -1,0 +1,267 @@
+"""The engine on an HTTP/2 client of our own: one thread, no object per request, no library call.
+
+An absolute schedule, all that is due goes out, then `select()` until the next. See the benchmark in
+`benchmarks/loadgen` for what it costs beside others.
+"""
+
+import select
+from bisect import bisect_right
+from collections.abc import Sequence
+from pathlib import Path
+from time import monotonic_ns, process_time
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner import __version__
+from tuner.clock import NS_PER_S
+from tuner.errors import LoadError
+from tuner.http2.headers import Field
+from tuner.load.channel import Channel
+from tuner.load.client import PREDICT, Columns, Recorder, StatusKey, merge
+from tuner.load.connection import ClientConnection
+from tuner.load.messages import Messages
+from tuner.load.statuses import Statuses
+from tuner.load.transport import Target, Transport, tls_context
+
+CONNECT_S = 2.0
+_NEVER_NS = 1 << 62
+
+
+class Http2Engine:
+    """Implements `Engine`. `address` is `host:port` or `unix:PATH`; `tls_ca` asks for TLS."""
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        deadline_s: float,
+        connections: int = 1,
+        tls: bool = False,
+        tls_ca: Path | None = None,
+    ) -> None:
+        self._target = Target(address, tls_context(tls_ca) if tls else None)
+        self._deadline_ns = round(deadline_s * NS_PER_S)
+        self._timeout = _grpc_timeout(deadline_s)
+        self._statuses = Statuses()
+        self._messages: tuple[Sequence[bytes], Messages] = ((), Messages([b""]))
+        self._strays = Recorder(self._statuses)
+        self._channels = [Channel(self._connect, self._strays) for _ in range(connections)]
+        self._sent = 0
+        self._timer_ns = 0
+        now_ns = monotonic_ns()
+        for channel in self._channels:
+            channel.connect(now_ns)
+        until_ns = now_ns + round(CONNECT_S * NS_PER_S)
+        while any(c.transport is not None and not c.ready for c in self._channels):
+            if monotonic_ns() >= until_ns:  # the requests will say what is wrong
+                break
+            self._turn(until_ns)
+
+    @property
+    def last_answer(self) -> bytes:
+        """The message of the answer that came last, undecoded; empty where there was none."""
+        for channel in self._channels:
+            for transport in channel.transports():
+                return transport.connection.last_answer
+        return b""
+
+    def open_loop(
+        self,
+        messages: Sequence[bytes],
+        picks: NDArray[np.int32],
+        offsets_ns: NDArray[np.int64],
+        *,
+        duration_s: float,
+        give_up_outstanding: int | None = None,
+    ) -> Columns:
+        """See `Engine.open_loop`."""
+        self._prepare(messages)
+        number, count, chosen = 0, len(offsets_ns), picks.tolist()
+        limit = _NEVER_NS if give_up_outstanding is None else give_up_outstanding
+        cpu_s, started_ns = process_time(), monotonic_ns()
+        due_ns = (offsets_ns + started_ns).tolist()
+        end_ns = started_ns + round(duration_s * NS_PER_S)
+        while True:
+            now_ns = monotonic_ns()
+            # All that is due goes out before anything else: a late loop catches up in a burst.
+            if number < count and due_ns[number] <= now_ns:
+                room = limit + 1 - self._outstanding()
+                stop = min(bisect_right(due_ns, now_ns, number + 1), number + room)
+                self._hand_over(due_ns, chosen, number, stop, now_ns)
+                number = stop
+                if self._outstanding() > limit:
+                    break
+            elif number == count and now_ns >= end_ns:
+                break
+            self._turn(due_ns[number] if number < count else end_ns)
+        ended_ns, cpu_s = monotonic_ns(), process_time() - cpu_s
+        self._drain()
+        return self._columns(started_ns, min(ended_ns, end_ns), cpu_s)
+
+    def closed_loop(
+        self,
+        messages: Sequence[bytes],
+        picks: NDArray[np.int32],
+        *,
+        concurrency: int,
+        duration_s: float,
+    ) -> Columns:
+        """See `Engine.closed_loop`."""
+        self._prepare(messages)
+        shares = [
+            (channel, len(range(number, concurrency, len(self._channels))))
+            for number, channel in enumerate(self._channels)
+        ]
+        ring = _Ring(picks.tolist(), concurrency)
+        cpu_s, started_ns = process_time(), monotonic_ns()
+        end_ns = started_ns + round(duration_s * NS_PER_S)
+        while (now_ns := monotonic_ns()) < end_ns:
+            for channel, share in shares:
+                wanted = share - channel.outstanding
+                if wanted > 0 and channel.able(now_ns):
+                    channel.send([now_ns] * wanted, ring.next(wanted), now_ns)
+                    self._sent += wanted
+            self._turn(min(end_ns, now_ns + NS_PER_S // 10))
+        ended_ns, cpu_s = monotonic_ns(), process_time() - cpu_s
+        self._drain()
+        columns = self._columns(started_ns, min(ended_ns, end_ns), cpu_s)
+        # A closed loop has no schedule: a request is intended when it is sent.
+        columns.intended_ns[:] = columns.sent_ns
+        return columns
+
+    def call(self, message: bytes, *, deadline_s: float) -> StatusKey:
+        """See `Engine.call`."""
+        usual_ns, self._deadline_ns = self._deadline_ns, round(deadline_s * NS_PER_S)
+        channel = self._channels[0]
+        channel.timeout = (b"grpc-timeout", _grpc_timeout(deadline_s))
+        try:
+            self._prepare([message])
+            started_ns = monotonic_ns()
+            self._sent += 1
+            channel.send((started_ns,), (0,), started_ns)
+            self._drain()
+            columns = self._columns(started_ns, monotonic_ns(), 0.0)
+        finally:
+            channel.timeout, self._deadline_ns = None, usual_ns
+        return columns.statuses[columns.status[0]]
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        for channel in self._channels:
+            channel.close()
+
+    def _connect(self) -> Transport:
+        fields: list[Field] = [
+            (b":method", b"POST"),
+            (b":scheme", self._target.scheme.encode()),
+            (b":path", PREDICT.encode()),
+            (b":authority", self._target.authority.encode()),
+            (b"te", b"trailers"),
+            (b"content-type", b"application/grpc"),
+            (b"user-agent", f"tuner/{__version__}".encode()),
+            (b"grpc-timeout", self._timeout),
+        ]
+        connection = ClientConnection(fields, self._messages[1], self._statuses)
+        return Transport(self._target, connection)
+
+    def _prepare(self, messages: Sequence[bytes]) -> None:
+        """Make the bodies ready, and begin a run's statuses."""
+        if self._messages[0] is not messages:
+            self._messages = (messages, Messages(messages))
+        self._statuses = self._strays.statuses = Statuses()
+        self._sent = 0
+        for transport in self._transports():
+            transport.connection.messages = self._messages[1]
+            transport.connection.statuses = self._statuses
+        self._timer_ns = 0
+
+    def _transports(self) -> list[Transport]:
+        return [transport for channel in self._channels for transport in channel.transports()]
+
+    def _outstanding(self) -> int:
+        return sum(channel.outstanding for channel in self._channels)
+
+    def _hand_over(
+        self, due_ns: Sequence[int], chosen: Sequence[int], first: int, stop: int, now_ns: int
+    ) -> None:
+        """Send the requests `first` to `stop` of the schedule, in turn over the connections."""
+        channels, self._sent = self._channels, self._sent + stop - first
+        step = len(channels)
+        for number in range(first, min(stop, first + step)):
+            part = slice(number, stop, step)
+            channels[number % step].send(due_ns[part], chosen[part], now_ns)
+
+    def _turn(self, wake_ns: int) -> None:
+        """Wait until something has arrived, until `wake_ns`, or until a timer is due."""
+        reading: dict[int, Transport] = {}
+        writing: list[int] = []
+        for transport in self._transports():
+            if transport.lost is None:
+                reading[transport.fd] = transport
+                if transport.wants_write:
+                    writing.append(transport.fd)
+        wait_s = (min(wake_ns, self._timer_ns) - monotonic_ns()) / NS_PER_S
+        readable, writable, _ = select.select(reading, writing, (), max(wait_s, 0.0))
+        for fd in writable:
+            if reading[fd].lost is None:
+                reading[fd].write()
+        for fd in readable:
+            if reading[fd].lost is None:
+                reading[fd].read()
+        now_ns = monotonic_ns()
+        if readable or writable:
+            for channel in self._channels:
+                channel.pump(now_ns)
+        if now_ns >= self._timer_ns:
+            # A lower bound: what is sent later cannot be due before.
+            self._timer_ns = now_ns + self._deadline_ns
+            for channel in self._channels:
+                due_ns = channel.expire(now_ns, self._deadline_ns)
+                if due_ns is not None:
+                    self._timer_ns = min(self._timer_ns, due_ns)
+
+    def _drain(self) -> None:
+        """Wait for every answer; each has a deadline."""
+        while self._outstanding():
+            self._turn(_NEVER_NS)
+
+    def _columns(self, started_ns: int, ended_ns: int, cpu_s: float) -> Columns:
+        """Collect the run's rows. Raises LoadError unless each request sent has exactly one."""
+        parts: list[Any] = [self._strays.take()]
+        for channel in self._channels:
+            parts += channel.take()
+        columns = merge(
+            parts, self._statuses, started_ns=started_ns, ended_ns=ended_ns, cpu_s=cpu_s
+        )
+        if len(columns.done_ns) != self._sent or not columns.done_ns.all():
+            raise LoadError(
+                f"{self._sent} requests were sent, but {len(columns.done_ns)} have an end",
+                hint="this is a defect of the load generator; please report it",
+            )
+        return columns
+
+
+class _Ring:
+    """Picks gone through again and again, in slices."""
+
+    def __init__(self, picks: list[int], longest: int) -> None:
+        self._period = len(picks)
+        self._picks = picks * (1 + -(-longest // len(picks)))
+        self._at = 0
+
+    def next(self, count: int) -> list[int]:
+        """The next `count` picks, at most the `longest` asked for."""
+        first = self._at
+        self._at = (first + count) % self._period
+        return self._picks[first : first + count]
+
+
+def _grpc_timeout(seconds: float) -> bytes:
+    """A `grpc-timeout`, whose number has at most 8 digits."""
+    for unit, per_second in ((b"u", 1_000_000), (b"m", 1_000), (b"S", 1)):
+        number = round(seconds * per_second)
+        if number < 10**8:
+            return b"%d%s" % (max(number, 1), unit)
+    return b"99999999S"
