@@ -21,12 +21,19 @@ class Channel:
     Requests that find no free stream wait in `waiting`, as (intended, message, sent), where sent
     is when they would have gone out. Connections that may open no more streams are `retired`, and
     closed once their last answer has come. `strays` records requests that ended without a stream.
-    `timeout` is the header of requests with a deadline of their own.
+    `timeout` is the header of requests with a deadline of their own. `changed` is called whenever
+    there are other sockets than before.
     """
 
-    def __init__(self, connect: Callable[[], Transport], strays: Recorder) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], Transport],
+        strays: Recorder,
+        changed: Callable[[], None],
+    ) -> None:
         self._connect = connect
         self._strays = strays
+        self._changed = changed
         self.transport: Transport | None = None
         self.retired: list[Transport] = []
         self.waiting: deque[tuple[int, int, int]] = deque()
@@ -51,6 +58,18 @@ class Channel:
             number += transport.connection.ledger.outstanding
         return number
 
+    @property
+    def restless(self) -> bool:
+        """Whether `pump` may have something to do."""
+        transport = self.transport
+        return bool(
+            self.waiting
+            or self.retired
+            or transport is None
+            or transport.lost is not None
+            or transport.connection.draining
+        )
+
     def able(self, now_ns: int) -> bool:
         """Whether a request would be sent or wait for a connection, and not fail at once."""
         return self.transport is not None or now_ns >= self._retry_ns
@@ -70,6 +89,8 @@ class Channel:
             if room >= len(picks):
                 connection.send(intended_ns, picks, now_ns, self.timeout)
                 transport.flush()
+                if transport.lost is not None or connection.draining:
+                    self.pump(now_ns)
                 return
         elif transport is None and not self.able(now_ns):
             for intended, pick in zip(intended_ns, picks, strict=True):
@@ -96,8 +117,7 @@ class Channel:
                 connection.ledger.stamped = connection.ledger.count
         if connection.out:
             transport.flush()
-        if connection.draining:
-            self._settle(now_ns)
+        self._settle(now_ns)
 
     def connect(self, now_ns: int) -> None:
         """Begin to connect. An attempt that fails at once fails what waits for it."""
@@ -107,6 +127,7 @@ class Channel:
             words = error.strerror if isinstance(error, OSError) else None
             self._fall_back(("UNAVAILABLE", f"no such server: {words or error}"), now_ns)
             return
+        self._changed()
         self._settle(now_ns)
 
     def expire(self, now_ns: int, deadline_ns: int) -> int | None:
@@ -145,6 +166,7 @@ class Channel:
         transport = self.transport
         if transport is not None:
             if transport.lost is not None:
+                self._changed()
                 self.transport = None
                 self._ended.append(transport.connection.take())
                 if transport.connection.ready:  # it had worked: try again at once
@@ -160,6 +182,7 @@ class Channel:
             if retired.lost is None and not retired.connection.ledger.outstanding:
                 retired.close("no stream is left on it")
             if retired.lost is not None:
+                self._changed()
                 self.retired.remove(retired)
                 self._ended.append(retired.connection.take())
 

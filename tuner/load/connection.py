@@ -19,14 +19,15 @@ from tuner.http2.flow import ReceiveWindow
 from tuner.http2.frames import ErrorCode, Http2Error
 from tuner.http2.headers import Field, RepeatedBlock
 from tuner.http2.peer import MAX_FRAME_BYTES, RECEIVE_WINDOW, Peer, require_connection
-from tuner.load.layout import FEW, Layout, learn
-from tuner.load.ledger import Ledger, Rows
+from tuner.load.layout import FEW, Layout, Layouts
+from tuner.load.ledger import ANSWERED, APART, ASKED, ENDED, HEADED, Ledger, Rows
 from tuner.load.messages import MANY, Messages
 from tuner.load.statuses import Statuses
 
 MAX_STREAM_ID = 2**31 - 1
 _END_HEADERS, _END_STREAM = frames.END_HEADERS, frames.END_STREAM
 _INTERIM = range(100, 200)
+_PLAIN = AnswerHead(200, None, "", b"application/grpc")
 
 
 class _Answer:
@@ -63,7 +64,7 @@ class ClientConnection(Peer[AnswerHead]):
         self._answers: dict[int, _Answer] = {}
         # Streams that were reset from this side, whose answers may still be on their way.
         self._cancelled: set[int] = set()
-        self._layout: Layout | None = None
+        self._layouts = Layouts(self._headers)
         self._now_ns = 0
         self.out.append(frames.PREFACE)
         self._announce({frames.ENABLE_PUSH: 0})
@@ -226,15 +227,15 @@ class ClientConnection(Peer[AnswerHead]):
             self.close(error.code, str(error))
 
     def _read_frames(self, data: bytes, at: int) -> None:
-        """Read whole answers at once where they lie, and frames one by one elsewhere."""
-        end, kind = len(data), frames.HEADERS
+        """Read many frames at once where they are like earlier ones, else one by one."""
+        end = len(data)
         while not self.closing:
-            if kind == frames.HEADERS and self._prescribed is None:
-                at = self._read_answers(data, at, end)
+            if self._prescribed is None:
+                at = self._read_alike(data, at, end)
             if end - at < frames.FRAME_HEAD_BYTES:
                 break
             word, flags, stream_id = frames.FRAME_HEAD.unpack_from(data, at)
-            size, kind = word >> 8, word & 0xFF
+            size = word >> 8
             if size > MAX_FRAME_BYTES:
                 raise Http2Error(ErrorCode.FRAME_SIZE_ERROR, "a frame is over MAX_FRAME_SIZE")
             start = at + frames.FRAME_HEAD_BYTES
@@ -243,73 +244,81 @@ class ClientConnection(Peer[AnswerHead]):
             at = start + size
             stream_id &= frames.STREAM_MASK
             if self._prescribed is not None:
-                self._check_prescribed(kind, flags, stream_id)
-            read = self._READERS.get(kind)
+                self._check_prescribed(word & 0xFF, flags, stream_id)
+            read = self._READERS.get(word & 0xFF)
             if read is not None:  # frames of unknown types are passed over
                 read(self, flags, stream_id, data[start:at])
         self._partial = data[at:]
 
-    def _read_answers(self, data: bytes, at: int, end: int) -> int:
-        """Take the whole answers at `at` that are laid out like one before; return their end."""
-        layout = self._layout
-        if (
-            layout is None
-            or layout.epoch != self._headers.epoch
-            or not self._fits(layout, data, at)
-        ):
-            self._layout = layout = learn(data, at, self._headers) or layout
-            if layout is None or layout.epoch != self._headers.epoch:
-                return at
-        begin = at
-        count = (end - at) // layout.length
+    def _read_alike(self, data: bytes, at: int, end: int) -> int:
+        """Take the frames at `at` that are laid out like earlier ones; return their end."""
+        while True:
+            layout = self._layouts.find(data, at)
+            stop = at if layout is None else self._read_layout(layout, data, at, end)
+            if stop == at:
+                layout = self._layouts.learn(data, at)
+                if layout is None:
+                    return at
+                stop = self._read_layout(layout, data, at, end)
+                if stop == at:
+                    return at
+            at = stop
+
+    def _read_layout(self, layout: Layout, data: bytes, at: int, end: int) -> int:
+        begin, length = at, layout.length
+        count = (end - at) // length
         if count >= FEW:
             at = self._read_many(layout, data, at, count)
-        at = self._read_some(layout, data, at, end)
-        if at > begin:
-            number = (at - begin) // layout.length
+        if at == begin:
+            at = self._read_some(layout, data, at, end)
+        if at > begin and layout.data_bytes:
+            number = (at - begin) // length
             if increment := self._receiving.consume(number * layout.data_bytes):
                 self.out.append(frames.pack_window_update(0, increment))
             offset, size = layout.message
-            last = at - layout.length + offset
+            last = at - length + offset
             self.last_answer = data[last : last + size]
         return at
 
-    @staticmethod
-    def _fits(layout: Layout, data: bytes, at: int) -> bool:
-        return data.startswith(layout.parts[0], at)
-
     def _read_many(self, layout: Layout, data: bytes, at: int, count: int) -> int:
-        """As `_read_answers`, for many at once, where streams end in the order of their ids."""
-        streams = layout.whole_streams(data, at, count)
+        """As `_read_layout`, for many at once, where streams come in the order of their ids."""
+        streams = layout.streams(data, at, count)
         rows = (streams >> 1) - self._base
         ledger = self.ledger
         if (
             not len(rows)
-            or self._answers
             or not (streams & 1).all()
             or (rows[1:] <= rows[:-1]).any()
             or rows[0] < 0
             or rows[-1] >= ledger.count
-            or ledger.done_ns[rows].any()
+            or (ledger.state[rows] != layout.begins).any()
         ):
             return at
-        ledger.done_ns[rows] = self._now_ns
-        ledger.ended += len(rows)
+        ledger.state[rows] = layout.ends
+        if layout.ends == ENDED:
+            ledger.done_ns[rows] = self._now_ns
+            ledger.ended += len(rows)
         return at + len(rows) * layout.length
 
     def _read_some(self, layout: Layout, data: bytes, at: int, end: int) -> int:
-        """As `_read_answers`, one by one."""
-        ledger, answers, unpack = self.ledger, self._answers, layout.unpack.unpack_from
-        done, count, base, length = ledger.done_at, ledger.count, self._base, layout.length
+        """As `_read_layout`, one by one."""
+        ledger, unpack, base = self.ledger, layout.unpack, self._base
+        state, done, count, length = ledger.state_at, ledger.done_at, ledger.count, layout.length
+        begins, ends, heads, payloads = layout.begins, layout.ends, layout.heads, layout.payloads
         while end - at >= length:
-            head, one, block, two, prefix, last, three, trailers = unpack(data, at)
-            if (head, block, prefix, last, trailers) != layout.parts or not one == two == three:
+            parts = unpack(data, at)
+            if parts[0::3] != heads or parts[2::3] != payloads:
                 break
-            row = (one >> 1) - base
-            if not 0 <= row < count or done[row] or not one & 1 or one in answers:
+            stream_id = parts[1]
+            row = (stream_id >> 1) - base
+            if not 0 <= row < count or state[row] != begins or not stream_id & 1:
                 break
-            done[row] = self._now_ns
-            ledger.ended += 1
+            if len(parts) > 3 and not stream_id == parts[4] == parts[-2]:
+                break
+            state[row] = ends
+            if ends == ENDED:
+                done[row] = self._now_ns
+                ledger.ended += 1
             at += length
         return at
 
@@ -323,11 +332,12 @@ class ClientConnection(Peer[AnswerHead]):
             return
         if flags & frames.PADDED:
             payload = frames.strip_padding(payload)
-        answer = self._answers.get(stream_id)
-        if answer is None:
+        state = self.ledger.state_at[row]
+        if state == ASKED:
             self._violate(stream_id, row, "it began with DATA")
             return
-        if not answer.message.feed(payload):
+        answer = self._answers.get(stream_id) or self._set_apart(stream_id, row)
+        if not (answer.message.feed(payload) if state != ANSWERED else not payload):
             text = "more than one message answers a unary call"
             self._fail(stream_id, row, ("INTERNAL", text), ErrorCode.CANCEL)
         elif flags & frames.END_STREAM:
@@ -344,23 +354,34 @@ class ClientConnection(Peer[AnswerHead]):
         if row is None:
             self._on_stray(stream_id, "HEADERS")
             return
-        ends, answer = flags & frames.END_STREAM, self._answers.get(stream_id)
-        if fault := _fault(head, first=answer is None, ends=bool(ends)):
+        ends, state = flags & frames.END_STREAM, self.ledger.state_at[row]
+        if fault := _fault(head, first=state == ASKED, ends=bool(ends)):
             self._violate(stream_id, row, fault)
-        elif answer is not None:
-            self._on_trailers(stream_id, row, answer, head)
+        elif state != ASKED:
+            self._on_trailers(stream_id, row, head)
         elif ends:
             status = head.status(head)
             text = "the answer ended without a message"
             self._end(stream_id, row, ("INTERNAL", text) if status[0] == "OK" else status)
         elif head.http_status not in _INTERIM:
             self._answers[stream_id] = _Answer(head)
+            self.ledger.state_at[row] = APART
 
-    def _on_trailers(self, stream_id: int, row: int, answer: _Answer, head: AnswerHead) -> None:
-        status = head.status(answer.head)
-        if status[0] == "OK":
-            status, self.last_answer = answer.message.finish()
+    def _on_trailers(self, stream_id: int, row: int, head: AnswerHead) -> None:
+        answer = self._answers.get(stream_id)
+        status = head.status(_PLAIN if answer is None else answer.head)
+        if status[0] == "OK" and self.ledger.state_at[row] != ANSWERED:
+            message = AnswerMessage() if answer is None else answer.message
+            status, self.last_answer = message.finish()
         self._end(stream_id, row, status)
+
+    def _set_apart(self, stream_id: int, row: int) -> _Answer:
+        """Read the rest of an answer frame by frame, whose beginning was like all others."""
+        answer = _Answer(_PLAIN)
+        if self.ledger.state_at[row] == HEADED:
+            self._answers[stream_id] = answer
+            self.ledger.state_at[row] = APART
+        return answer
 
     def _violate(self, stream_id: int, row: int, fault: str) -> None:
         """End a stream whose answer breaks HTTP/2's rules for messages."""
@@ -392,7 +413,7 @@ class ClientConnection(Peer[AnswerHead]):
         reason = f"the server is going away ({_name(code)})" + (f": {text}" if text else "")
         for row in range(self.ledger.first_outstanding(), self.ledger.count):
             stream = self._stream_of(row)
-            if stream > last and not self.ledger.done_at[row]:
+            if stream > last and self.ledger.state_at[row] < ENDED:
                 self.sending.forget(stream)
                 self._cancelled.add(stream)
                 self._end(stream, row, ("UNAVAILABLE", reason))
@@ -424,7 +445,11 @@ class ClientConnection(Peer[AnswerHead]):
     def _open_row(self, stream_id: int) -> int | None:
         """The row of a stream that is open, else None."""
         row = (stream_id >> 1) - self._base
-        if not stream_id & 1 or not 0 <= row < self.ledger.count or self.ledger.done_at[row]:
+        if (
+            not stream_id & 1
+            or not 0 <= row < self.ledger.count
+            or self.ledger.state_at[row] == ENDED
+        ):
             return None
         return row
 

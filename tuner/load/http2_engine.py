@@ -47,7 +47,12 @@ class Http2Engine:
         self._statuses = Statuses()
         self._messages: tuple[Sequence[bytes], Messages] = ((), Messages([b""]))
         self._strays = Recorder(self._statuses)
-        self._channels = [Channel(self._connect, self._strays) for _ in range(connections)]
+        self._channels = [
+            Channel(self._connect, self._strays, self._on_sockets_changed)
+            for _ in range(connections)
+        ]
+        self._open: list[Transport] = []
+        self._sockets_changed = True
         self._sent = 0
         self._timer_ns = 0
         now_ns = monotonic_ns()
@@ -172,13 +177,10 @@ class Http2Engine:
             self._messages = (messages, Messages(messages))
         self._statuses = self._strays.statuses = Statuses()
         self._sent = 0
-        for transport in self._transports():
+        for transport in (item for channel in self._channels for item in channel.transports()):
             transport.connection.messages = self._messages[1]
             transport.connection.statuses = self._statuses
         self._timer_ns = 0
-
-    def _transports(self) -> list[Transport]:
-        return [transport for channel in self._channels for transport in channel.transports()]
 
     def _outstanding(self) -> int:
         return sum(channel.outstanding for channel in self._channels)
@@ -195,32 +197,34 @@ class Http2Engine:
 
     def _turn(self, wake_ns: int) -> None:
         """Wait until something has arrived, until `wake_ns`, or until a timer is due."""
-        reading: dict[int, Transport] = {}
-        writing: list[int] = []
-        for transport in self._transports():
-            if transport.lost is None:
-                reading[transport.fd] = transport
-                if transport.wants_write:
-                    writing.append(transport.fd)
+        if self._sockets_changed:
+            self._sockets_changed = False
+            self._open = [transport for c in self._channels for transport in c.transports()]
+        writing = [transport for transport in self._open if transport.wants_write]
         wait_s = (min(wake_ns, self._timer_ns) - monotonic_ns()) / NS_PER_S
-        readable, writable, _ = select.select(reading, writing, (), max(wait_s, 0.0))
-        for fd in writable:
-            if reading[fd].lost is None:
-                reading[fd].write()
-        for fd in readable:
-            if reading[fd].lost is None:
-                reading[fd].read()
+        readable, writable, _ = select.select(self._open, writing, (), max(wait_s, 0.0))
+        for transport in writable:
+            transport.write()
+        for transport in readable:
+            transport.read()
+        for channel in self._channels:
+            if channel.restless:
+                channel.pump(monotonic_ns())
         now_ns = monotonic_ns()
-        if readable or writable:
-            for channel in self._channels:
-                channel.pump(now_ns)
         if now_ns >= self._timer_ns:
-            # A lower bound: what is sent later cannot be due before.
-            self._timer_ns = now_ns + self._deadline_ns
-            for channel in self._channels:
-                due_ns = channel.expire(now_ns, self._deadline_ns)
-                if due_ns is not None:
-                    self._timer_ns = min(self._timer_ns, due_ns)
+            self._expire(now_ns)
+
+    def _expire(self, now_ns: int) -> None:
+        """End what has reached its deadline, and note a time before which nothing else will."""
+        due_ns = [now_ns + self._deadline_ns]
+        for channel in self._channels:
+            found = channel.expire(now_ns, self._deadline_ns)
+            if found is not None:
+                due_ns.append(found)
+        self._timer_ns = min(due_ns)
+
+    def _on_sockets_changed(self) -> None:
+        self._sockets_changed = True
 
     def _drain(self) -> None:
         """Wait for every answer; each has a deadline."""

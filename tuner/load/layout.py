@@ -1,11 +1,11 @@
-"""Whole answers recognised at a glance: HEADERS, DATA and trailers as the last answer had them.
+"""Frames of answers recognised at a glance, by likeness to those before.
 
-A server answers like requests with like bytes: but for the stream's number and the message, each
-answer repeats the one before. One comparison then stands for reading three frames, and numpy
-compares all the answers of one `recv` at once. What differs in any byte is read frame by frame.
+A server answers like requests with like bytes: HEADERS, one DATA, trailers, and but for the
+stream's number and the message each repeats the last one's. A run of such frames is compared in
+one go, by numpy where there are many. What differs in any byte is read frame by frame.
 """
 
-from dataclasses import dataclass
+from functools import cached_property
 from struct import Struct
 
 import numpy as np
@@ -15,114 +15,142 @@ from tuner.http2 import frames
 from tuner.http2.answers import AnswerHead
 from tuner.http2.grpc import PREFIX, PREFIX_BYTES
 from tuner.http2.headers import HeaderDecoder
+from tuner.load.ledger import ANSWERED, ASKED, ENDED, HEADED
 
 FEW = 6
-"""Below this many answers at once, one by one is faster."""
+"""Below this many at once, one by one is faster."""
+
+KEY_BYTES = 5
+"""Length, type and flags of a first frame: what layouts are looked up by."""
 
 _HEAD = frames.FRAME_HEAD_BYTES
 _TRAILERS_FLAGS = frames.END_HEADERS | frames.END_STREAM
-_MAX_BLOCK_BYTES = 2_048
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Layout:
-    """Where the parts of an answer lie.
-
-    `unpack` gives (head, stream, block and head, stream, prefix, head, stream, trailers), whose
-    non-stream parts are `parts`. `message` is where the message begins and how long it is,
-    `data_bytes` what the answer takes from the connection's window. The layout holds while the
-    decoder's epoch is `epoch`.
-    """
-
-    unpack: Struct
-    length: int
-    parts: tuple[bytes, bytes, bytes, bytes, bytes]
-    message: tuple[int, int]
-    data_bytes: int
-    epoch: int
-    template: NDArray[np.uint8]
-    fixed: NDArray[np.uint8]
-    streams: np.dtype[np.void]
-
-    def whole_streams(self, data: bytes, at: int, count: int) -> NDArray[np.int64]:
-        """Stream ids of the answers at `at` that have this layout, up to the first without it."""
-        table = np.frombuffer(data, np.uint8, count * self.length, at).reshape(count, -1)
-        same = ~((table ^ self.template) & self.fixed).any(axis=1)
-        ids = np.frombuffer(data, self.streams, count, at)
-        first = ids["first"]
-        same &= (first == ids["second"]) & (first == ids["third"])
-        whole = count if same.all() else int(same.argmin())
-        return first[:whole].astype(np.int64)
-
-
-def learn(data: bytes, at: int, headers: HeaderDecoder[AnswerHead]) -> Layout | None:
-    """Read the layout of a whole good answer at `at`; None where none lies there."""
-    three = _three_frames(data, at)
-    if three is None:
-        return None
-    first_block, body, last_block = three
-    opening = headers.known(data[slice(*first_block)])
-    ending = headers.known(data[slice(*last_block)])
-    if opening is None or ending is None or not (opening.plain and ending.good_end):
-        return None
-    size = body[1] - body[0]
-    if size <= PREFIX_BYTES or PREFIX.unpack_from(data, body[0]) != (0, size - PREFIX_BYTES):
-        return None
-    return _layout(data, at, three, headers.epoch)
-
+_CACHED = 256
 
 Span = tuple[int, int]
 
 
-def _three_frames(data: bytes, at: int) -> tuple[Span, Span, Span] | None:
-    """Where the payloads of HEADERS, DATA and HEADERS of one stream lie, all in one piece."""
-    spans, streams = [], set()
-    for kind, flags in (
-        (frames.HEADERS, frames.END_HEADERS),
-        (frames.DATA, 0),
-        (frames.HEADERS, _TRAILERS_FLAGS),
-    ):
-        if len(data) - at < _HEAD:
-            return None
-        word, found, stream_id = frames.FRAME_HEAD.unpack_from(data, at)
-        stop = at + _HEAD + (word >> 8)
-        if word & 0xFF != kind or found != flags or stop > len(data):
-            return None
-        if kind == frames.HEADERS and word >> 8 > _MAX_BLOCK_BYTES:
-            return None
-        spans.append((at + _HEAD, stop))
-        streams.add(stream_id)
-        at = stop
-    return (spans[0], spans[1], spans[2]) if len(streams) == 1 else None
+class Layout:
+    """One to three frames of one stream: HEADERS, DATA, trailers, or a part of that row.
+
+    They take a request from state `begins` to `ends`. `data_bytes` is what they take from the
+    connection's window, `message` where the message lies (0, 0 where there is none). `unpack`
+    gives, for each frame, its head, its stream and what is fixed of its payload.
+    """
+
+    def __init__(self, data: bytes, at: int, spans: list[Span], begins: int, ends: int) -> None:
+        self.begins = begins
+        self.ends = ends
+        self.length = spans[-1][1] - at
+        self.data_bytes = 0
+        self.message = (0, 0)
+        self._streams = [start - 4 - at for start, _ in spans]
+        form = ">"
+        for number, (start, stop) in enumerate(spans):
+            size = stop - start
+            if number + begins == HEADED:  # DATA
+                self.data_bytes = size
+                self.message = (start + PREFIX_BYTES - at, size - PREFIX_BYTES)
+                form += f"5sI{PREFIX_BYTES}s{size - PREFIX_BYTES}x"
+            else:
+                form += f"5sI{size}s"
+        self.unpack = Struct(form).unpack_from
+        parts = self.unpack(data, at)
+        self.heads, self.payloads = parts[0::3], parts[2::3]
+        self._example = data[at : at + self.length]
+
+    @cached_property
+    def _template(self) -> NDArray[np.uint8]:
+        return np.frombuffer(self._example, np.uint8)
+
+    @cached_property
+    def _fixed(self) -> NDArray[np.uint8]:
+        """Ones where bytes are to be as in the template."""
+        fixed = np.full(self.length, 0xFF, np.uint8)
+        for place in self._streams:
+            fixed[place : place + 4] = 0
+        start, size = self.message
+        fixed[start : start + size] = 0
+        return fixed
+
+    @cached_property
+    def _numbers(self) -> np.dtype[np.void]:
+        names = [str(number) for number in range(len(self._streams))]
+        formats = [">u4"] * len(names)
+        fields = {"names": names, "formats": formats, "offsets": self._streams}
+        return np.dtype({**fields, "itemsize": self.length})  # type: ignore[call-overload,no-any-return]
+
+    def streams(self, data: bytes, at: int, count: int) -> NDArray[np.int64]:
+        """Stream ids of what has this layout at `at`, up to the first that has not."""
+        table = np.frombuffer(data, np.uint8, count * self.length, at).reshape(count, -1)
+        same = ~((table ^ self._template) & self._fixed).any(axis=1)
+        numbers = np.frombuffer(data, self._numbers, count, at)
+        first = numbers["0"]
+        for name in self._numbers.names[1:]:  # type: ignore[index]
+            same &= first == numbers[name]
+        whole = count if same.all() else int(same.argmin())
+        return first[:whole].astype(np.int64)
 
 
-def _layout(data: bytes, at: int, three: tuple[Span, Span, Span], epoch: int) -> Layout:
-    (_, opened), (begun, ended), (_, stop) = three
-    message_bytes = ended - begun - PREFIX_BYTES
-    struct = Struct(f">5sI{opened - at - _HEAD + 5}sI5s{message_bytes}x5sI{stop - ended - _HEAD}s")
-    parts = struct.unpack_from(data, at)
-    template = np.frombuffer(data, np.uint8, stop - at, at)
-    fixed = np.full(stop - at, 0xFF, np.uint8)
-    places = [at + 5, opened + 5, ended + 5]
-    for place in places:
-        fixed[place - at : place - at + 4] = 0
-    fixed[begun + PREFIX_BYTES - at : ended - at] = 0
-    streams = np.dtype(
-        {
-            "names": ["first", "second", "third"],
-            "formats": [">u4"] * 3,
-            "offsets": [place - at for place in places],
-            "itemsize": stop - at,
-        }
-    )
-    return Layout(
-        unpack=struct,
-        length=stop - at,
-        parts=(parts[0], parts[2], parts[4], parts[5], parts[7]),
-        message=(begun + PREFIX_BYTES - at, message_bytes),
-        data_bytes=ended - begun,
-        epoch=epoch,
-        template=template,
-        fixed=fixed,
-        streams=streams,
-    )
+class Layouts:
+    """The layouts that a connection has met, while its header table stands still."""
+
+    def __init__(self, headers: HeaderDecoder[AnswerHead]) -> None:
+        self._headers = headers
+        self._epoch = headers.epoch
+        self._known: dict[tuple[object, ...], Layout] = {}
+        self._latest: dict[bytes, Layout] = {}
+
+    def find(self, data: bytes, at: int) -> Layout | None:
+        """The layout that the last frame with such a head had."""
+        if self._epoch != self._headers.epoch:
+            self._epoch = self._headers.epoch
+            self._known.clear()
+            self._latest.clear()
+        return self._latest.get(data[at : at + KEY_BYTES])
+
+    def learn(self, data: bytes, at: int) -> Layout | None:
+        """Read the layout of the good frames at `at`; None where there are none."""
+        spans, begins, state, first = [], ASKED, ASKED, None
+        key: list[object] = []
+        begin = at
+        while state < ENDED and len(data) - at >= _HEAD:
+            word, flags, stream_id = frames.FRAME_HEAD.unpack_from(data, at)
+            stop = at + _HEAD + (word >> 8)
+            if stop > len(data) or first not in (None, stream_id):
+                break
+            step = self._step(data, at + _HEAD, stop, word & 0xFF, flags)
+            if first is None:
+                begins = state = step
+            if step != state or step is ENDED:
+                break
+            first = stream_id
+            spans.append((at + _HEAD, stop))
+            key += (word, PREFIX_BYTES if step == HEADED else data[at + _HEAD : stop])
+            at, state = stop, _AFTER[step]
+        if not spans:
+            return None
+        found = self._known.get(tuple(key))
+        if found is None:
+            if len(self._known) >= _CACHED:
+                self._known.clear()
+            found = self._known[tuple(key)] = Layout(data, begin, spans, begins, state)
+        self._latest[data[begin : begin + KEY_BYTES]] = found
+        return found
+
+    def _step(self, data: bytes, start: int, stop: int, kind: int, flags: int) -> int:
+        """In which state of a request this frame is the next good one; ENDED where in none."""
+        if kind == frames.DATA and flags == 0:
+            size = stop - start - PREFIX_BYTES
+            if size > 0 and PREFIX.unpack_from(data, start) == (0, size):
+                return HEADED
+        elif kind == frames.HEADERS:
+            head = self._headers.known(data[start:stop])
+            if head is not None and flags == frames.END_HEADERS and head.plain:
+                return ASKED
+            if head is not None and flags == _TRAILERS_FLAGS and head.good_end:
+                return ANSWERED
+        return ENDED
+
+
+_AFTER = {ASKED: HEADED, HEADED: ANSWERED, ANSWERED: ENDED}

@@ -5,9 +5,14 @@ stream id 2 n + 1, so that an answer finds its row by arithmetic alone.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+ASKED, HEADED, ANSWERED, APART, ENDED = range(5)
+"""How far an answer has come: nothing of it, its first HEADERS, its one message; APART is one that
+is read frame by frame."""
 
 _FIRST_ROWS = 4_096
 
@@ -24,7 +29,7 @@ class Rows:
 
 
 class Ledger:
-    """Rows `0..count`, of which `ended` have an end; `done_ns` is 0 until then.
+    """Rows `0..count`, of which `ended` have an end: their `state` is ENDED.
 
     The first `stamped` rows have been handed to the kernel; those before `oldest` have all ended.
     The columns are numpy arrays for many rows at once; for one at a time the memoryviews `*_at`
@@ -44,6 +49,8 @@ class Ledger:
         "sent_at",
         "sent_ns",
         "stamped",
+        "state",
+        "state_at",
         "status",
         "status_at",
     )
@@ -64,7 +71,7 @@ class Ledger:
             return
         grown = max(2 * capacity, self.count + rows)
         columns = []
-        for column in (self.intended_ns, self.sent_ns, self.done_ns, self.message, self.status):
+        for column in self._columns():
             larger = np.zeros(grown, column.dtype)
             larger[: self.count] = column[: self.count]
             columns.append(larger)
@@ -83,19 +90,21 @@ class Ledger:
         """Note the end of a request."""
         self.done_at[row] = now_ns
         self.status_at[row] = status
+        self.state_at[row] = ENDED
         self.ended += 1
 
     def end_all(self, now_ns: int, status: int) -> None:
         """End every outstanding request in the same way."""
-        rows = np.flatnonzero(self.done_ns[: self.count] == 0)
+        rows = np.flatnonzero(self.state[: self.count] < ENDED)
         self.done_ns[rows] = now_ns
         self.status[rows] = status
+        self.state[rows] = ENDED
         self.ended = self.count
 
     def first_outstanding(self) -> int:
         """The oldest row without an end, or `count`."""
-        row, count, done = self.oldest, self.count, self.done_at
-        while row < count and done[row]:
+        row, count, state = self.oldest, self.count, self.state_at
+        while row < count and state[row] == ENDED:
             row += 1
         self.oldest = row
         return row
@@ -111,7 +120,7 @@ class Ledger:
             message=self.message[:first].copy(),
         )
         left = self.count - first
-        for column in (self.intended_ns, self.sent_ns, self.done_ns, self.message, self.status):
+        for column in self._columns():
             column[:left] = column[first : self.count].copy()
             column[left : self.count] = 0
         self.count, self.ended = left, self.ended - first
@@ -125,12 +134,17 @@ class Ledger:
         done_ns: NDArray[np.int64],
         message: NDArray[np.int32],
         status: NDArray[np.uint16],
+        state: NDArray[np.uint8],
     ) -> None:
         self.intended_ns, self.intended_at = intended_ns, memoryview(intended_ns)
         self.sent_ns, self.sent_at = sent_ns, memoryview(sent_ns)
         self.done_ns, self.done_at = done_ns, memoryview(done_ns)
         self.message, self.message_at = message, memoryview(message)
         self.status, self.status_at = status, memoryview(status)
+        self.state, self.state_at = state, memoryview(state)
+
+    def _columns(self) -> tuple[NDArray[Any], ...]:
+        return self.intended_ns, self.sent_ns, self.done_ns, self.message, self.status, self.state
 
 
-_KINDS = (np.int64, np.int64, np.int64, np.int32, np.uint16)
+_KINDS = (np.int64, np.int64, np.int64, np.int32, np.uint16, np.uint8)

@@ -83,6 +83,8 @@ class Transport:
 
     def read(self) -> None:
         """Take what has arrived."""
+        if self.lost is not None:
+            return
         if self._connecting or self._shaking:
             self._go_on()
             return
