@@ -15,3 +15,10 @@ def now_ns() -> int:
 def utc_now() -> str:
     """Wall time for people and file names, as ISO 8601 in UTC, to the second."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def wait_until(at_ns: int | None) -> int:
+    """Sleep until an instant of the monotonic clock, if one is given, and return the time."""
+    while at_ns is not None and (left_ns := at_ns - time.monotonic_ns()) > 0:
+        time.sleep(left_ns / NS_PER_S)
+    return time.monotonic_ns()

@@ -4,7 +4,8 @@ import sys
 import pytest
 
 from tuner.errors import LoadError
-from tuner.load.client import OK, Recorder, engine_factory
+from tuner.http2.answers import OK
+from tuner.load.client import Recorder, engine_factory
 from tuner.load.generator import OpenLoop
 from tuner.load.statuses import MAX_STATUSES
 

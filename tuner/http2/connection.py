@@ -195,6 +195,9 @@ class ServerConnection(Peer[Head], Generic[Head, StreamT]):
         require_connection(stream_id, "GOAWAY")
         frames.parse_goaway(payload)
 
+    def _on_push_promise(self, _flags: int, _stream_id: int, _payload: bytes) -> None:
+        raise Http2Error(ErrorCode.PROTOCOL_ERROR, "a client cannot push")
+
     def _may_send(self, stream_id: int) -> bool:
         return stream_id in self.streams
 

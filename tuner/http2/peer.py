@@ -84,7 +84,7 @@ class Peer(ABC, Generic[Head]):
             self.sending.set_frame_size(value)
 
     def _on_push_promise(self, _flags: int, _stream_id: int, _payload: bytes) -> None:
-        raise Http2Error(ErrorCode.PROTOCOL_ERROR, "nobody may push here")
+        raise Http2Error(ErrorCode.PROTOCOL_ERROR, "a push, though ENABLE_PUSH is 0")
 
     # What both do alike.
 

@@ -8,6 +8,7 @@ and one line in `ENGINES`.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Protocol, cast
 
 import numpy as np
@@ -100,6 +101,11 @@ def merge(
 class Engine(Protocol):
     """Sends requests and notes what became of each. No failure of a request ever raises."""
 
+    @property
+    def last_answer(self) -> bytes:
+        """The message of a good answer that came last, undecoded; empty where there was none."""
+        ...
+
     def open_loop(
         self,
         messages: Sequence[bytes],
@@ -108,8 +114,12 @@ class Engine(Protocol):
         *,
         duration_s: float,
         give_up_outstanding: int | None = None,
+        start_ns: int | None = None,
     ) -> Columns:
         """Send `messages[picks[i]]` at `offsets_ns[i]` after the start, whatever has returned.
+
+        The start is now, or `start_ns` on the monotonic clock, so that several engines begin at
+        the same instant.
 
         Waits for every answer, each bounded by the deadline. Where more than
         `give_up_outstanding` requests are unanswered, sending stops: the rest of the schedule is
@@ -124,6 +134,7 @@ class Engine(Protocol):
         *,
         concurrency: int,
         duration_s: float,
+        start_ns: int | None = None,
     ) -> Columns:
         """Keep `concurrency` requests outstanding; `picks` is gone through again and again."""
         ...
@@ -140,8 +151,20 @@ class Engine(Protocol):
 class EngineFactory(Protocol):
     """How an engine is made. It connects, but an unreachable server is not an error here."""
 
-    def __call__(self, address: str, *, deadline_s: float, connections: int) -> Engine:
-        """Return an engine for `address` (`host:port`); both loops put `deadline_s` on calls."""
+    def __call__(
+        self,
+        address: str,
+        *,
+        deadline_s: float,
+        connections: int = 1,
+        tls: bool = False,
+        tls_ca: Path | None = None,
+    ) -> Engine:
+        """Return an engine for `address`; both loops put `deadline_s` on calls.
+
+        The address is `host:port` or `unix:PATH`. With `tls`, the server must show a certificate
+        for the host, of an authority in the file `tls_ca`, or else of one the system trusts.
+        """
         ...
 
 

@@ -5,14 +5,16 @@ import math
 import selectors
 from collections.abc import Awaitable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from time import monotonic_ns, process_time
 
 import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.clock import NS_PER_S
-from tuner.load.client import OK, PREDICT, Columns, Recorder, StatusKey
+from tuner.clock import NS_PER_S, wait_until
+from tuner.http2.answers import EMPTY, OK, StatusKey
+from tuner.load.client import PREDICT, Columns, Recorder
 
 CONNECT_S = 2.0
 _OPTIONS = (
@@ -27,7 +29,6 @@ _OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
 )
-_EMPTY: StatusKey = ("INTERNAL", "the answer is empty (0 bytes): not a PredictResponse")
 
 
 class _Flight:
@@ -45,10 +46,6 @@ def _stamp_sent(flight: _Flight) -> bytes:
     return flight.message
 
 
-def _stamp_done(answer: bytes) -> tuple[int, int]:
-    return monotonic_ns(), len(answer)
-
-
 def _precise_loop() -> asyncio.AbstractEventLoop:
     # epoll rounds every sleep up to a millisecond, select() does not, and an engine has only a
     # handful of descriptors: measured at 500 requests/s, this halves the median lateness.
@@ -58,10 +55,21 @@ def _precise_loop() -> asyncio.AbstractEventLoop:
 class GrpcioEngine:
     """Implements `Engine` with one event loop and one or several channels."""
 
-    def __init__(self, address: str, *, deadline_s: float, connections: int = 1) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        deadline_s: float,
+        connections: int = 1,
+        tls: bool = False,
+        tls_ca: Path | None = None,
+    ) -> None:
         self._deadline_s = deadline_s
+        self.last_answer = b""
+        roots = None if tls_ca is None else tls_ca.read_bytes()
+        credentials = grpc.ssl_channel_credentials(roots) if tls else None
         self._runner = asyncio.Runner(loop_factory=_precise_loop)
-        self._runner.run(self._connect(address, connections))
+        self._runner.run(self._connect(address, connections, credentials))
 
     def open_loop(
         self,
@@ -71,8 +79,10 @@ class GrpcioEngine:
         *,
         duration_s: float,
         give_up_outstanding: int | None = None,
+        start_ns: int | None = None,
     ) -> Columns:
         """See `Engine.open_loop`."""
+        wait_until(start_ns)
         return self._runner.run(
             self._open_loop(messages, picks, offsets_ns, duration_s, give_up_outstanding)
         )
@@ -84,8 +94,10 @@ class GrpcioEngine:
         *,
         concurrency: int,
         duration_s: float,
+        start_ns: int | None = None,
     ) -> Columns:
         """See `Engine.closed_loop`."""
+        wait_until(start_ns)
         return self._runner.run(self._closed_loop(messages, picks, concurrency, duration_s))
 
     def call(self, message: bytes, *, deadline_s: float) -> StatusKey:
@@ -102,13 +114,18 @@ class GrpcioEngine:
         self._runner.run(self._disconnect())
         self._runner.close()
 
-    async def _connect(self, address: str, connections: int) -> None:
+    async def _connect(
+        self, address: str, connections: int, credentials: grpc.ChannelCredentials | None
+    ) -> None:
         self._channels = [
-            grpc.aio.insecure_channel(address, options=_OPTIONS) for _ in range(connections)
+            grpc.aio.insecure_channel(address, options=_OPTIONS)
+            if credentials is None
+            else grpc.aio.secure_channel(address, credentials, options=_OPTIONS)
+            for _ in range(connections)
         ]
         self._predict = [
             channel.unary_unary(
-                PREDICT, request_serializer=_stamp_sent, response_deserializer=_stamp_done
+                PREDICT, request_serializer=_stamp_sent, response_deserializer=self._stamp_done
             )
             for channel in self._channels
         ]
@@ -119,6 +136,10 @@ class GrpcioEngine:
     async def _disconnect(self) -> None:
         for channel in self._channels:
             await channel.close()
+
+    def _stamp_done(self, answer: bytes) -> tuple[int, int]:
+        self.last_answer = answer
+        return monotonic_ns(), len(answer)
 
     def _start(self, number: int, flight: _Flight) -> Awaitable[tuple[int, int]]:
         """Hand one request to grpcio, which sends it when the event loop next turns."""
@@ -136,7 +157,7 @@ class GrpcioEngine:
         except Exception as error:  # noqa: BLE001  whatever grpcio raises is this request's end
             status = ("INTERNAL", f"{type(error).__name__}: {error}")
         else:
-            return done_ns, OK if size else _EMPTY
+            return done_ns, OK if size else EMPTY
         return monotonic_ns(), status
 
     async def _open_loop(

@@ -1,7 +1,7 @@
-"""The engine on an HTTP/2 client of our own: one thread, no object per request, no library call.
+"""The engine on an HTTP/2 client of our own: one thread, no object and no task per request.
 
-An absolute schedule, all that is due goes out, then `select()` until the next. See the benchmark in
-`benchmarks/loadgen` for what it costs beside others.
+The schedule is absolute; all that is due goes out, then `select()` until the next. What it costs
+beside other clients is measured in `benchmarks/loadgen`.
 """
 
 import select
@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner import __version__
-from tuner.clock import NS_PER_S
+from tuner.clock import NS_PER_S, wait_until
 from tuner.errors import LoadError
+from tuner.http2.answers import StatusKey
 from tuner.http2.headers import Field
 from tuner.load.channel import Channel
-from tuner.load.client import PREDICT, Columns, Recorder, StatusKey, merge
+from tuner.load.client import PREDICT, Columns, Recorder, merge
 from tuner.load.connection import ClientConnection
 from tuner.load.messages import Messages
 from tuner.load.statuses import Statuses
@@ -54,6 +55,7 @@ class Http2Engine:
         self._open: list[Transport] = []
         self._sockets_changed = True
         self._sent = 0
+        self._last_answer = b""
         self._timer_ns = 0
         now_ns = monotonic_ns()
         for channel in self._channels:
@@ -66,11 +68,8 @@ class Http2Engine:
 
     @property
     def last_answer(self) -> bytes:
-        """The message of the answer that came last, undecoded; empty where there was none."""
-        for channel in self._channels:
-            for transport in channel.transports():
-                return transport.connection.last_answer
-        return b""
+        """See `Engine.last_answer`."""
+        return self._last_answer
 
     def open_loop(
         self,
@@ -80,12 +79,13 @@ class Http2Engine:
         *,
         duration_s: float,
         give_up_outstanding: int | None = None,
+        start_ns: int | None = None,
     ) -> Columns:
         """See `Engine.open_loop`."""
         self._prepare(messages)
         number, count, chosen = 0, len(offsets_ns), picks.tolist()
         limit = _NEVER_NS if give_up_outstanding is None else give_up_outstanding
-        cpu_s, started_ns = process_time(), monotonic_ns()
+        started_ns, cpu_s = wait_until(start_ns), process_time()
         due_ns = (offsets_ns + started_ns).tolist()
         end_ns = started_ns + round(duration_s * NS_PER_S)
         while True:
@@ -112,6 +112,7 @@ class Http2Engine:
         *,
         concurrency: int,
         duration_s: float,
+        start_ns: int | None = None,
     ) -> Columns:
         """See `Engine.closed_loop`."""
         self._prepare(messages)
@@ -120,7 +121,7 @@ class Http2Engine:
             for number, channel in enumerate(self._channels)
         ]
         ring = _Ring(picks.tolist(), concurrency)
-        cpu_s, started_ns = process_time(), monotonic_ns()
+        started_ns, cpu_s = wait_until(start_ns), process_time()
         end_ns = started_ns + round(duration_s * NS_PER_S)
         while (now_ns := monotonic_ns()) < end_ns:
             for channel, share in shares:
@@ -236,6 +237,8 @@ class Http2Engine:
         parts: list[Any] = [self._strays.take()]
         for channel in self._channels:
             parts += channel.take()
+            for transport in channel.transports():
+                self._last_answer = transport.connection.last_answer or self._last_answer
         columns = merge(
             parts, self._statuses, started_ns=started_ns, ended_ns=ended_ns, cpu_s=cpu_s
         )

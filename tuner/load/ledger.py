@@ -57,7 +57,8 @@ class Ledger:
 
     def __init__(self) -> None:
         self.count = self.ended = self.stamped = self.oldest = 0
-        self._adopt(*(np.zeros(_FIRST_ROWS, kind) for kind in _KINDS))
+        columns: list[NDArray[Any]] = [np.zeros(_FIRST_ROWS, kind) for kind in _KINDS]
+        self._adopt(*columns)
 
     @property
     def outstanding(self) -> int:
@@ -136,12 +137,12 @@ class Ledger:
         status: NDArray[np.uint16],
         state: NDArray[np.uint8],
     ) -> None:
-        self.intended_ns, self.intended_at = intended_ns, memoryview(intended_ns)
-        self.sent_ns, self.sent_at = sent_ns, memoryview(sent_ns)
-        self.done_ns, self.done_at = done_ns, memoryview(done_ns)
-        self.message, self.message_at = message, memoryview(message)
-        self.status, self.status_at = status, memoryview(status)
-        self.state, self.state_at = state, memoryview(state)
+        self.intended_ns, self.intended_at = intended_ns, intended_ns.data
+        self.sent_ns, self.sent_at = sent_ns, sent_ns.data
+        self.done_ns, self.done_at = done_ns, done_ns.data
+        self.message, self.message_at = message, message.data
+        self.status, self.status_at = status, status.data
+        self.state, self.state_at = state, state.data
 
     def _columns(self) -> tuple[NDArray[Any], ...]:
         return self.intended_ns, self.sent_ns, self.done_ns, self.message, self.status, self.state

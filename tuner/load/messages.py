@@ -50,7 +50,7 @@ class Messages:
         rows[:, 5:9] = numbers
         data = _HEAD + len(block)
         rows[:, data + 5 : data + 9] = numbers
-        return memoryview(rows.reshape(-1))
+        return rows.reshape(-1).data
 
     def _build(self, block: bytes) -> NDArray[np.uint8]:
         headers = frames.pack_frame(frames.HEADERS, frames.END_HEADERS, 0, block)

@@ -15,8 +15,9 @@ from queue import SimpleQueue
 import numpy as np
 
 from tuner.errors import LoadError, TunerError
+from tuner.http2.answers import StatusKey
 from tuner.load import wire
-from tuner.load.client import Columns, Engine, StatusKey, engine_factory
+from tuner.load.client import Columns, Engine, engine_factory
 from tuner.load.pool import RequestPool
 
 PICKS = 1 << 16
