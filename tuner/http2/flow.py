@@ -89,7 +89,7 @@ class SendFlow:
             raise Http2Error(
                 ErrorCode.FLOW_CONTROL_ERROR, "the connection's window is over 2^31-1"
             )
-        return self._resume(tuple(self.waiting))
+        return self._resume_all()
 
     def widen_stream(self, stream_id: int, increment: int) -> list[int] | None:
         """Add a WINDOW_UPDATE of an open stream; None where its window gets too large."""
@@ -109,7 +109,7 @@ class SendFlow:
             body = self.waiting.get(stream_id)
             if size + credit - (0 if body is None else body.sent) > MAX_WINDOW:
                 raise Http2Error(ErrorCode.FLOW_CONTROL_ERROR, "a stream's window is over 2^31-1")
-        return self._resume(tuple(self.waiting))
+        return self._resume_all()
 
     def set_frame_size(self, size: int) -> None:
         """Apply the peer's MAX_FRAME_SIZE."""
@@ -123,6 +123,18 @@ class SendFlow:
             if body is not None and self._advance(stream_id, body):
                 self.forget(stream_id)
                 finished.append(stream_id)
+        return finished
+
+    def _resume_all(self) -> list[int]:
+        """Send what waits, oldest first, until the connection's window is used up."""
+        finished = []
+        for stream_id, body in self.waiting.items():
+            if self.window <= 0:
+                break
+            if self._advance(stream_id, body):
+                finished.append(stream_id)
+        for stream_id in finished:
+            self.forget(stream_id)
         return finished
 
     def _advance(self, stream_id: int, body: _Body) -> bool:

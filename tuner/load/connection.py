@@ -19,7 +19,7 @@ from tuner.http2.flow import ReceiveWindow
 from tuner.http2.frames import ErrorCode, Http2Error
 from tuner.http2.headers import Field, RepeatedBlock
 from tuner.http2.peer import MAX_FRAME_BYTES, RECEIVE_WINDOW, Peer, require_connection
-from tuner.load.layout import FEW, Layout, Layouts
+from tuner.load.layout import FEW, MANY_AT_FIRST, Layout, Layouts
 from tuner.load.ledger import ANSWERED, APART, ASKED, ENDED, HEADED, Ledger, Rows
 from tuner.load.messages import MANY, Messages
 from tuner.load.statuses import Statuses
@@ -266,11 +266,16 @@ class ClientConnection(Peer[AnswerHead]):
 
     def _read_layout(self, layout: Layout, data: bytes, at: int, end: int) -> int:
         begin, length = at, layout.length
-        count = (end - at) // length
-        if count >= FEW:
-            at = self._read_many(layout, data, at, count)
-        if at == begin:
-            at = self._read_some(layout, data, at, end)
+        at, size = self._read_some(layout, data, at, end), MANY_AT_FIRST
+        # Ever more at once, as long as all of them are alike: a long run is worth a comparison of
+        # all its bytes, and a short one is not.
+        while at - begin >= FEW * length and (count := min((end - at) // length, size)) >= FEW:
+            stop = self._read_many(layout, data, at, count)
+            whole = stop == at + count * length
+            at, size = stop, 4 * size
+            if not whole:
+                at = self._read_some(layout, data, at, end)
+                break
         if at > begin and layout.data_bytes:
             number = (at - begin) // length
             if increment := self._receiving.consume(number * layout.data_bytes):
@@ -301,11 +306,12 @@ class ClientConnection(Peer[AnswerHead]):
         return at + len(rows) * layout.length
 
     def _read_some(self, layout: Layout, data: bytes, at: int, end: int) -> int:
-        """As `_read_layout`, one by one."""
+        """As `_read_layout`, one by one, and a few at most."""
         ledger, unpack, base = self.ledger, layout.unpack, self._base
         state, done, count, length = ledger.state_at, ledger.done_at, ledger.count, layout.length
         begins, ends, heads, payloads = layout.begins, layout.ends, layout.heads, layout.payloads
-        while end - at >= length:
+        stop = min(end, at + FEW * length)
+        while stop - at >= length:
             parts = unpack(data, at)
             if parts[0::3] != heads or parts[2::3] != payloads:
                 break

@@ -181,6 +181,7 @@ class Http2Engine:
         for transport in (item for channel in self._channels for item in channel.transports()):
             transport.connection.messages = self._messages[1]
             transport.connection.statuses = self._statuses
+            transport.connection.last_answer = b""
         self._timer_ns = 0
 
     def _outstanding(self) -> int:

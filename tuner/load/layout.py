@@ -20,6 +20,9 @@ from tuner.load.ledger import ANSWERED, ASKED, ENDED, HEADED
 FEW = 6
 """Below this many at once, one by one is faster."""
 
+MANY_AT_FIRST = 64
+"""How many are compared at once before it is known that so many are alike."""
+
 KEY_BYTES = 5
 """Length, type and flags of a first frame: what layouts are looked up by."""
 
