@@ -14,6 +14,7 @@ from tuner import protos
 from tuner.load.payload import MixPart, build_pool
 from tuner.load.pool import RequestPool
 from tuner.model import inspect
+from tuner.search.evidence import sentences
 from tuner.store import RunDirectory
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -135,6 +136,8 @@ def test_a_mix_over_models_versions_and_labels_is_tuned(folder):
 
     printed = json.loads(done.stdout)
     assert printed["flags"]["model_config_file"] == "models.config"
+    assert isinstance(printed["evidence"], list)
+    assert sentences(split[0], run.trials())[0].startswith("a batch held ")
     config = (path / "models.config").read_text()
     assert 'base_path: "/models/affine"' in config
     assert 'base_path: "/models/text"' in config

@@ -49,6 +49,8 @@ def print_closing(run: RunDirectory) -> None:
     console.print(table)
     verdict = VERDICTS.get(shown.recommendation.get("verdict", ""), "")
     console.print(Text(f"{verdict} {sentence(shown.recommendation.get('why', ''))}"))
+    for text in shown.recommendation.get("evidence", ()):
+        console.print(Text(f"- {text}"))
     console.print(Text(f"server measured: {shown.server.launcher} ({shown.server.version})"))
     console.print(Text(f"\n{run.path / BATCHING}"))
     console.print(Text((run.path / BATCHING).read_text(encoding="utf-8")))

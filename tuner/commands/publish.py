@@ -14,6 +14,7 @@ from tuner.records import Config, ServerIdentity, TrialRecord
 from tuner.report.run import Run
 from tuner.scenario import Scenario, parse
 from tuner.search.decide import Decision, decide
+from tuner.search.evidence import sentences
 from tuner.search.recommend import file_text, recommendation
 from tuner.server.deployed import deployed_models_text, deployment
 from tuner.slo import Slo
@@ -61,7 +62,8 @@ def describe(
         slo=slo,
         flags=deployed.flags,
     )
-    return {**found, "deployment": deployed.to_dict()}
+    evidence = sentences(decision.trial, records)
+    return {**found, "evidence": list(evidence), "deployment": deployed.to_dict()}
 
 
 def measured_cpus(run: RunDirectory) -> tuple[int, ...]:
