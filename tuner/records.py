@@ -183,6 +183,12 @@ class Measurement:
     only the percentiles that the number of samples supports. A value of None there says that
     the percentile falls among failed requests. `over_limit` counts, for every latency limit of
     the SLO (`p99_ms`), requests that were slower than it or failed.
+
+    The window may consist of several, driven one after the other until the SLO is decided;
+    `looks` says how many. The slopes concern the last of them: `outstanding_slope_rps` is by how
+    many requests the unanswered grew every second, `latency_slope_ms` by how many milliseconds
+    latency did; both are 0 where the trend is within its noise. `littles_gap` is X * R / N - 1
+    over the whole window, near 0 in a steady state. None in records of older tuners.
     """
 
     loop: Literal["open", "closed"]
@@ -210,6 +216,9 @@ class Measurement:
     host: HostEvidence
     server: ServerEvidence | None = None
     seed: int | None = None
+    latency_slope_ms: float | None = None
+    littles_gap: float | None = None
+    looks: int = 1
 
     @property
     def error_rate(self) -> float:

@@ -298,6 +298,28 @@ def test_a_lightly_loaded_server_is_valid_and_feasible(seed):
     assert (verdict.valid, verdict.feasible) == (True, True)
 
 
+@pytest.mark.parametrize("load", [0.7, 0.9, 0.95])
+@pytest.mark.parametrize("seconds", [3, 9])
+def test_a_queue_that_only_wanders_is_not_called_saturated(load, seconds):
+    """A limit that nothing misses: whatever is infeasible here is so for its slopes."""
+    slo, called = Slo((("p99", 60_000.0),)), 0
+    for seed in range(100):
+        samples = mm1(load * 400, 400, seconds, seed=seed)
+        found = measure(samples, warmup_s=1, slo=slo, host=QUIET, seed=seed)
+        called += judge(found, slo).feasible is False
+    assert called <= (1 if load < 0.95 else 3)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_saturation_needs_no_limit_to_be_missed(seed):
+    slo = Slo((("p99", 60_000.0),))
+    found = measure(mm1(500, 400, 5, seed=seed), warmup_s=1, slo=slo, host=QUIET, seed=seed)
+    verdict = judge(found, slo)
+    assert (verdict.valid, verdict.feasible) == (True, False)
+    assert "more requests outstanding every second, each second's" in verdict.reasons[-1]
+    assert abs(found.littles_gap) > 0.1
+
+
 def test_an_overloaded_server_that_rejects_is_valid_and_infeasible():
     status = np.random.default_rng(1).random(3_000) < 0.3
     samples = columns(

@@ -4,6 +4,7 @@ from queueing import START_NS, columns, mm1
 
 from tuner.clock import NS_PER_S
 from tuner.measure.steady import (
+    latency_growth_ms,
     littles_law_gap,
     mser5,
     outstanding,
@@ -152,3 +153,18 @@ def test_too_few_answers_say_nothing():
     assert "only 0 answers" in warmed_up([]).reason
     found = warmed_up([closed_loop(noisy(10, 99, 1))])
     assert (found.steady, found.reason) == (False, "only 99 answers, 100 are needed")
+
+
+def test_latency_of_an_overloaded_server_grows_by_the_excess():
+    # At 130/s a server of 100/s falls 0.3 s behind every second.
+    growth = [
+        latency_growth_ms(run, *between(run, 5, 30))
+        for run in (mm1(130, 100, 30, seed=seed) for seed in range(20))
+    ]
+    assert min(growth) > 0
+    assert np.mean(growth) == pytest.approx(300, rel=0.15)
+
+
+def test_latency_of_nothing_does_not_grow():
+    samples = columns([], [], seconds=2)
+    assert latency_growth_ms(samples, *between(samples, 0, 2)) == 0

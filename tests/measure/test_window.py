@@ -8,6 +8,7 @@ from tuner.measure.window import (
     OTHER_ERRORS,
     error_kind,
     measure,
+    pooled,
     window,
     window_histogram,
 )
@@ -188,3 +189,17 @@ def test_kinds_of_error_are_bounded_and_none_is_lost():
     assert next(iter(errors.items())) == ("INTERNAL: ez", 6)
     assert sum(errors.values()) == 30
     assert errors[OTHER_ERRORS] == 5
+
+
+def test_windows_add_up():
+    """10 requests in 1 s and 30 in 3 s, each window after a second of warm-up."""
+    first = window(columns(np.arange(20) / 10, 20.0, seconds=2), warmup_s=1.0)
+    second = window(columns(np.arange(40) / 10, 80.0, seconds=4), warmup_s=1.0)
+    found = pooled([first, second], slo=P99_60, host=QUIET, seed=7)
+    assert (found.looks, found.requests, found.window_s) == (2, 40, 4.0)
+    assert found.warmup_s == 2.0
+    assert found.offered_rps == pytest.approx(10.0)
+    assert found.over_limit == {"p99_ms": 30}
+    assert found.drain_s == pytest.approx(0.0, abs=0.1)
+    assert found.mean_ms == pytest.approx((10 * 20 + 30 * 80) / 40)
+    assert window_histogram(first, second).count == 40

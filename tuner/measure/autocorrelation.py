@@ -7,15 +7,23 @@ that matters is that of slowness, not that of latency itself.
     inflation = batch length x variance of batch means / variance of one request
     effective samples = n / inflation
 
-Thirty batches, following Schmeiser, "Batch size effects in the analysis of simulation output",
-Operations Research 30 (1982): more batches hardly narrow the interval, and they must outlast the
-correlation.
+Batches must outlast the correlation, and nobody knows how long that is: so a window is cut into
+30, 15 and 8 batches, and the cut that leaves the least counts. Thirty follow Schmeiser, "Batch
+size effects in the analysis of simulation output", Operations Research 30 (1982). Fewer batches
+know their variance less well, and are charged for it as Korn & Graubard (1998) charge a survey
+for its few degrees of freedom, by (t / z) squared.
+
+Simulated M/M/1 queues say what this is worth (see the tests): a load 5 % beyond the sustainable
+one is seldom called sustained. Within 2 % of it, where the window holds few of the queue's own
+ups and downs, the chance of a wrong answer is above the nominal one.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-BATCHES = 30
+CHARGED = {30: 1.09, 15: 1.2, 8: 1.45}
+"""Batches that a window is cut into: (t / z) ** 2 of as many, one fewer degrees, at 95 %."""
+
 EVENTS = 50
 """Slow requests wanted for an estimate. Where the limit has fewer, the slowest fifty are taken."""
 
@@ -24,19 +32,26 @@ def effective_samples(latency_ns: NDArray[np.int64], over_limit: int) -> float:
     """Effective number of independent samples, in [1, n], of n requests in order of arrival.
 
     `latency_ns` holds a value above every latency for failed requests; `over_limit` counts those
-    that missed the limit. Fewer than two requests a batch cannot tell: n is returned.
+    that missed the limit. Fewer than two requests in a batch of 30 cannot tell: n is returned.
     """
     count = len(latency_ns)
-    length = count // BATCHES
-    if length < 2:
+    if count // max(CHARGED) < 2:
         return float(count)
     rank = count - min(max(over_limit, EVENTS), count // 2)
     slow = latency_ns >= np.partition(latency_ns, rank)[rank]
     share = float(slow.mean())
-    # The oldest requests are left out where the batches do not divide the window evenly.
-    batches = slow[count - length * BATCHES :].reshape(BATCHES, length).mean(axis=1)
     single = share * (1 - share)
     if single == 0:
         return float(count)
-    inflation = length * float(batches.var(ddof=1)) / single
+    inflation = max(
+        charge * _inflation(slow, batches, single) for batches, charge in CHARGED.items()
+    )
     return max(1.0, count / max(1.0, inflation))
+
+
+def _inflation(slow: NDArray[np.bool_], batches: int, single: float) -> float:
+    """Variance of a batch's mean over what it would be for independent requests."""
+    length = len(slow) // batches
+    # The oldest requests are left out where the batches do not divide the window evenly.
+    means = slow[len(slow) - length * batches :].reshape(batches, length).mean(axis=1)
+    return length * float(means.var(ddof=1)) / single

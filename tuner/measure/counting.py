@@ -13,8 +13,8 @@ from tuner.measure.binomial import at_least, at_most
 from tuner.records import Measurement
 from tuner.slo import PERCENTILES, Slo
 
-LOOKS = 2
-"""How often one load is judged at most: an open question gets one longer window."""
+LOOKS = 3
+"""How often one load is judged at most: an open question gets as much time again."""
 
 
 def chance_of_error(slo: Slo, looks: int) -> float:

@@ -66,6 +66,16 @@ def backlog_rps(measurement: Measurement, tolerances: Tolerances) -> float:
     return slope_rps if abs(slope_rps) > bound_rps else 0.0
 
 
+def saturated(measurement: Measurement, tolerances: Tolerances) -> bool:
+    """Whether the load is more than the server can carry, whatever the limits.
+
+    Both have to grow, the unanswered requests beyond what a queue wanders and latency with them:
+    then the limits would be missed in a longer window, though they may be kept in this one.
+    """
+    growing = backlog_rps(measurement, tolerances) > 0
+    return growing and (measurement.latency_slope_ms or 0.0) > 0
+
+
 def _generator_doubts(
     measurement: Measurement, slo: Slo, feasible: bool | None, tolerances: Tolerances
 ) -> Iterator[Doubt]:

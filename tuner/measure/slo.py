@@ -3,11 +3,12 @@
 *Feasible* is decided by counting, not by one noisy percentile: kept, where so few requests over
 the limit would be improbable if it were missed; missed, where so many would be improbable if it
 were kept; undecided in between. Correlated requests count as the fewer independent ones they are
-worth. *Valid* is another question, and has no part in the answer to the first.
+worth. A load under which queue and latency grow is missed as well: a longer window would show it.
+*Valid* is another question, and has no part in the answer to the first.
 """
 
 from tuner.measure.counting import chance_of_error, decide, independence
-from tuner.measure.doubts import TOLERANCES, Tolerances, backlog_rps
+from tuner.measure.doubts import TOLERANCES, Tolerances, backlog_rps, saturated
 from tuner.measure.doubts import doubts as doubts_of
 from tuner.records import Measurement, Verdict
 from tuner.slo import ERROR_RATE, PERCENTILES, Slo, limit_name, percentile_label
@@ -31,6 +32,8 @@ def judge(
     errors_kept = _errors_kept(measurement, slo, chance)
     answers = [*decisions.values(), errors_kept]
     feasible = False if False in answers else (None if None in answers else True)
+    if saturated(measurement, tolerances):
+        feasible = False
     reasons = [
         _latency_reason(measurement, name, limit_ms, decisions[name])
         for name, limit_ms in slo.limits_ms
@@ -39,8 +42,11 @@ def judge(
     if not errors_kept:
         reasons.append(_error_reason(measurement, slo, errors_kept))
     if feasible is False and (growth_rps := backlog_rps(measurement, tolerances)) > 0:
+        latency_ms = measurement.latency_slope_ms or 0.0
+        slower = f", each second's answered {latency_ms:.3g} ms later" if latency_ms > 0 else ""
         reasons.append(
             f"the server fell behind: {growth_rps:.3g} more requests outstanding every second"
+            f"{slower}"
         )
     doubts = tuple(doubts_of(measurement, slo, feasible, looks, tolerances))
     return Verdict(not doubts, feasible, _margins(measurement, slo), tuple(reasons), doubts)

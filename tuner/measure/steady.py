@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.clock import NS_PER_S
+from tuner.clock import NS_PER_MS, NS_PER_S
 from tuner.measure.binomial import student_tail
 from tuner.records import Samples
 
@@ -102,6 +102,22 @@ def outstanding_growth_rps(samples: Samples, start_ns: int, end_ns: int) -> floa
         return 0.0
     line = trend(outstanding(samples, edges))
     return line.slope * SLICES * NS_PER_S / (end_ns - start_ns) if line.significant else 0.0
+
+
+def latency_growth_ms(samples: Samples, start_ns: int, end_ns: int) -> float:
+    """Return by how many milliseconds latency grows every second between two intended times.
+
+    Negative where it falls, 0 where the trend is within its noise. Only answers have a latency.
+    """
+    inside = (samples.intended_ns >= start_ns) & (samples.intended_ns < end_ns)
+    latency = samples.latency_ns[inside & (samples.status == 0)].astype(np.float64)
+    length = len(latency) // SLICES
+    if length < 1 or end_ns <= start_ns:
+        return 0.0
+    line = trend(latency[len(latency) - length * SLICES :].reshape(SLICES, length).mean(axis=1))
+    if not line.significant:
+        return 0.0
+    return line.slope * SLICES / NS_PER_MS * NS_PER_S / (end_ns - start_ns)
 
 
 def littles_law_gap(samples: Samples, start_ns: int, end_ns: int) -> float:

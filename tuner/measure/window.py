@@ -7,6 +7,7 @@ throughput's time, since its answers are counted: throughput = answers / (window
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,7 @@ from tuner.errors import LoadError
 from tuner.measure.autocorrelation import effective_samples
 from tuner.measure.histogram import LatencyHistogram
 from tuner.measure.percentiles import supported_percentiles_ms, value_at
-from tuner.measure.steady import outstanding_growth_rps
+from tuner.measure.steady import latency_growth_ms, littles_law_gap, outstanding_growth_rps
 from tuner.records import HostEvidence, Measurement, Samples, ServerEvidence, Status
 from tuner.slo import Slo, limit_name
 
@@ -56,6 +57,11 @@ class Window:
         return np.where(self.answered, self.samples.latency_ns, _FAILED)[self.inside]
 
     @property
+    def length_s(self) -> float:
+        """Seconds from its start to its end."""
+        return (self.end_ns - self.start_ns) / NS_PER_S
+
+    @property
     def requests(self) -> int:
         """Requests intended in the window."""
         return int(np.count_nonzero(self.inside))
@@ -82,10 +88,10 @@ def window(samples: Samples, *, warmup_s: float) -> Window:
     return Window(samples, start_ns, samples.ended_ns, inside, inside & (samples.status == 0))
 
 
-def window_histogram(cut: Window) -> LatencyHistogram:
-    """Record the window's latencies in a histogram, failures counted beside them."""
-    answered_ns = cut.answered_ns
-    return LatencyHistogram.of(answered_ns, cut.requests - len(answered_ns))
+def window_histogram(*cuts: Window) -> LatencyHistogram:
+    """Record the latencies of windows in one histogram, failures counted beside them."""
+    answered_ns = np.concatenate([cut.answered_ns for cut in cuts])
+    return LatencyHistogram.of(answered_ns, sum(cut.requests for cut in cuts) - len(answered_ns))
 
 
 def measure(
@@ -99,44 +105,68 @@ def measure(
 ) -> Measurement:
     """Measure one load level. Raises LoadError where its samples have no window."""
     cut = window(samples, warmup_s=warmup_s)
-    window_s = (cut.end_ns - cut.start_ns) / NS_PER_S
-    drain_s = _drain_s(cut)
+    return pooled([cut], slo=slo, host=host, seed=seed, server=server)
+
+
+def pooled(
+    cuts: Sequence[Window],
+    *,
+    slo: Slo,
+    host: HostEvidence,
+    seed: int | None,
+    server: ServerEvidence | None = None,
+) -> Measurement:
+    """Measure one load level from windows that were driven one after the other, at least one.
+
+    Counts and times add up, percentiles are those of all requests together; whether the server
+    is steady is a question to the last window.
+    """
+    last = cuts[-1]
+    window_s = sum(cut.length_s for cut in cuts)
+    drain_s = sum(_drain_s(cut) for cut in cuts)
     seconds = window_s + drain_s
-    answered_ns, latency_ns = cut.answered_ns, cut.latency_ns
-    lateness_ns = samples.lateness_ns[cut.inside]
+    answered_ns = np.concatenate([cut.answered_ns for cut in cuts])
+    latency_ns = np.concatenate([cut.latency_ns for cut in cuts])
+    lateness_ns = np.concatenate([cut.samples.lateness_ns[cut.inside] for cut in cuts])
     requests, answered = len(latency_ns), len(answered_ns)
+    concurrency = last.samples.concurrency
     over = {
         name: int(np.count_nonzero(latency_ns > limit_ms * NS_PER_MS))
         for name, limit_ms in slo.limits_ms
     }
     useful = int(np.count_nonzero(answered_ns <= slo.loosest_ms * NS_PER_MS))
     return Measurement(
-        loop="open" if samples.concurrency is None else "closed",
-        offered_rps=requests / window_s if samples.concurrency is None else None,
-        concurrency=samples.concurrency,
+        loop="open" if concurrency is None else "closed",
+        offered_rps=requests / window_s if concurrency is None else None,
+        concurrency=concurrency,
         window_s=window_s,
         drain_s=drain_s,
-        warmup_s=warmup_s,
+        warmup_s=sum((cut.start_ns - cut.samples.started_ns) / NS_PER_S for cut in cuts),
         requests=requests,
         answered=answered,
         throughput_rps=answered / seconds,
         goodput_rps=useful / seconds,
-        rows_rps=float(samples.rows[cut.answered].sum()) / seconds,
+        rows_rps=float(sum(cut.samples.rows[cut.answered].sum() for cut in cuts)) / seconds,
         mean_ms=float(answered_ns.mean()) / NS_PER_MS if answered else None,
         max_ms=float(answered_ns.max()) / NS_PER_MS if answered else None,
         percentiles_ms=supported_percentiles_ms(answered_ns, requests - answered),
         over_limit={limit_name(name): count for name, count in over.items()},
-        errors=_errors(cut),
+        errors=_errors(cuts),
         lateness_p50_ms=value_at(0.5, lateness_ns),
         lateness_p99_ms=value_at(0.99, lateness_ns),
         lateness_max_ms=value_at(1.0, lateness_ns),
-        achieved_share=_achieved_share(cut),
-        outstanding_slope_rps=outstanding_growth_rps(samples, cut.start_ns, cut.end_ns),
+        achieved_share=_achieved_share(cuts, requests),
+        outstanding_slope_rps=outstanding_growth_rps(last.samples, last.start_ns, last.end_ns),
         # The highest percentile promised has the fewest events, so it needs the most samples.
         effective_samples=effective_samples(latency_ns, over[slo.limits_ms[-1][0]]),
         host=host,
         server=server,
         seed=seed,
+        latency_slope_ms=latency_growth_ms(last.samples, last.start_ns, last.end_ns),
+        littles_gap=max(
+            (littles_law_gap(cut.samples, cut.start_ns, cut.end_ns) for cut in cuts), key=abs
+        ),
+        looks=len(cuts),
     )
 
 
@@ -146,10 +176,10 @@ def _drain_s(cut: Window) -> float:
     return max(0, int(done.max()) - cut.end_ns) / NS_PER_S if len(done) else 0.0
 
 
-def _achieved_share(cut: Window) -> float:
-    """Share of the window's requests that were sent before its end; 1 where there are none."""
-    sent = np.count_nonzero(cut.samples.sent_ns[cut.inside] < cut.end_ns)
-    return float(sent) / cut.requests if cut.requests else 1.0
+def _achieved_share(cuts: Sequence[Window], requests: int) -> float:
+    """Share of the requests that were sent before their window's end; 1 where there are none."""
+    sent = sum(int(np.count_nonzero(cut.samples.sent_ns[cut.inside] < cut.end_ns)) for cut in cuts)
+    return sent / requests if requests else 1.0
 
 
 def error_kind(status: Status) -> str:
@@ -164,12 +194,14 @@ def error_kind(status: Status) -> str:
     return f"{status.code}: {text}" if text else status.code
 
 
-def _errors(cut: Window) -> dict[str, int]:
+def _errors(cuts: Sequence[Window]) -> dict[str, int]:
     """Failures by kind, most frequent first, at most ERROR_KINDS and the rest together."""
-    numbers = np.bincount(cut.samples.status[cut.inside], minlength=len(cut.samples.statuses))
     kinds: Counter[str] = Counter()
-    for status, number in list(zip(cut.samples.statuses, numbers.tolist(), strict=True))[1:]:
-        kinds[error_kind(status)] += number
+    for cut in cuts:
+        statuses = cut.samples.statuses
+        numbers = np.bincount(cut.samples.status[cut.inside], minlength=len(statuses))
+        for status, number in list(zip(statuses, numbers.tolist(), strict=True))[1:]:
+            kinds[error_kind(status)] += number
     ranked = [(kind, number) for kind, number in kinds.most_common() if number]
     rest = sum(number for _, number in ranked[ERROR_KINDS:])
     return dict(ranked[:ERROR_KINDS]) | ({OTHER_ERRORS: rest} if rest else {})
