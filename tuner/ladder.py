@@ -17,7 +17,8 @@ class Ladder:
     highest load that held, and `failed_rps`, the lowest that did not. A load that fails below one
     that held moves the bracket down: what is called sustainable has nothing failing under it.
     It also ends at a load that moved neither bound, since asking for it again, with the same
-    arrivals, would show the same.
+    arrivals, would show the same; and once all that is left to find lies at or below
+    `dominated_rps`, which another configuration carries with ease.
     """
 
     start_rps: float
@@ -27,6 +28,13 @@ class Ladder:
     failed_rps: float = math.inf
     levels: int = 0
     stuck: bool = False
+    dominated_rps: float = 0.0
+
+    @property
+    def dominated(self) -> bool:
+        """Whether the bracket is left wide, since no rate in it would be of use."""
+        wide = self.failed_rps > self.held_rps * (1 + self.resolution)
+        return wide and self.held_rps > 0 and self.failed_rps <= self.dominated_rps
 
     def next_rps(self) -> float | None:
         """The load to try next, or None when the answer is bracketed or out of reach."""
@@ -39,7 +47,7 @@ class Ladder:
         if not self.held_rps:
             lower = self.failed_rps * FALL
             return lower if lower >= self.start_rps * LOWEST_SHARE else None
-        if self.failed_rps <= self.held_rps * (1 + self.resolution):
+        if self.dominated or self.failed_rps <= self.held_rps * (1 + self.resolution):
             return None
         return math.sqrt(self.held_rps * self.failed_rps)
 
@@ -64,6 +72,7 @@ class Rungs:
     held_rps: float = 0.0
     failed_rps: float = math.inf
     levels: int = 0
+    dominated: bool = False
 
     def next_rps(self) -> float | None:
         """The load to try next, or None after the last and after one that did not hold."""

@@ -273,6 +273,17 @@ class Failure:
     log_tail: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """A change of the machine, seen on the reference configuration: its rate by `percent`.
+
+    `spoils` are the numbers of the trials that were measured while it may have happened.
+    """
+
+    percent: float
+    spoils: tuple[int, ...]
+
+
 Outcome = Literal["ok", "infeasible", "invalid", "failed"]
 Role = Literal["off", "default", "guide", "sampler", "reference", "overload", "final", "given"]
 
@@ -290,6 +301,9 @@ class TrialRecord:
     all loads tried. `reference_level` indexes the level that `sustainable_rps` refers to.
     `start_s` is the time from the start of the server to ready or, where `swapped`, the time that
     a running server took to load the configuration. `gpus` is empty where this host has none.
+    `dominated` says that the bracket was left wide, since all of it lies below what another
+    configuration carries. `notes` are what the curve shows beside its rate: cliffs, collapses,
+    odd orders, a client at its end. `drift` stands at a reference that found one.
     """
 
     number: int
@@ -310,6 +324,9 @@ class TrialRecord:
     gpus: tuple[GpuEvidence, ...] = ()
     block: int | None = None
     arm: str = ""
+    dominated: bool = False
+    notes: tuple[Doubt, ...] = ()
+    drift: Drift | None = None
     environment_id: str = ""
     schema_version: int = SCHEMA_VERSION
 

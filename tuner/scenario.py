@@ -325,6 +325,13 @@ class SearchSection(_Section):
     guide_points: NonNegativeInt = Field(
         3, description="How many of the guide's starting points are tried before the sampler."
     )
+    aa_starts: NonNegativeInt | Literal["auto"] = Field(
+        "auto", description="Further starts of the default at the start, that tell the noise."
+    )
+    reference_every: NonNegativeInt | Literal["auto"] = Field(
+        "auto",
+        description="Measure the default again after so many trials, to see drift; 0: never.",
+    )
     final_blocks: NonNegativeInt | Literal["auto"] = Field(
         "auto", description="Blocks of the final, each measuring all contenders on fresh starts."
     )

@@ -21,15 +21,20 @@ def search(text=""):
 
 @pytest.mark.parametrize(
     ("starts", "shape"),
-    [(4, Shape(2, 3)), (12, Shape(3, 3)), (30, Shape(4, 5)), (200, Shape(4, 10))],
+    [
+        (4, Shape(2, 3)),
+        (12, Shape(3, 3, aa_starts=1, reference_every=6)),
+        (30, Shape(4, 5, aa_starts=2, reference_every=8)),
+        (200, Shape(4, 10, aa_starts=3, reference_every=10)),
+    ],
 )
 def test_more_starts_buy_more_proof(starts, shape):
     assert shape_of(search(), starts) == shape
 
 
 def test_what_the_scenario_says_is_done():
-    asked = search("final_blocks = 2\nfinal_contenders = 4\n")
-    assert shape_of(asked, 200) == shape_of(asked, 4) == Shape(contenders=4, blocks=2)
+    asked = search("final_blocks = 2\nfinal_contenders = 4\naa_starts = 0\nreference_every = 7\n")
+    assert shape_of(asked, 200) == shape_of(asked, 4) == Shape(4, 2, 0, 7)
 
 
 @pytest.mark.parametrize(

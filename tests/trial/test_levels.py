@@ -100,7 +100,7 @@ def test_correlated_requests_seldom_deceive(tmp_path, busy, excess, wrong):
     """
     spare_rps = math.log(20) / 0.05
     capacity = spare_rps / (1 - busy)
-    runs = 60
+    runs = 40
     mistakes = sum(
         offered(tmp_path, capacity, excess * busy * capacity, replicate=seed)[1].verdict.feasible
         is wrong

@@ -1,23 +1,25 @@
-"""The run: baselines, the guide's points, the sampler's, and the final.
+"""The run: the search with its baselines and references, and the final.
 
 The loop owns the order of things and nothing else: `run_trial` measures, `append` makes a record
 safe, and only then is the sampler told. Killed between two lines, the next start replays what is
 on disk and goes on.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from tuner.clock import NS_PER_S, now_ns
 from tuner.records import Config, Role, TrialRecord
 from tuner.scenario import Scenario
+from tuner.search.agenda import Agenda
 from tuner.search.final import Contender, contenders, shuffled
+from tuner.search.noise import drift_at
 from tuner.search.plan import CLOSING_S, Plan, final_start_s, plan, search_start_s
 from tuner.search.ranking import by_role, search_trials
 from tuner.search.sampler import Sampler
 from tuner.search.shape import Shape, shape_of, within
-from tuner.search.space import Space, baselines, config_of, device_of, guide_points
+from tuner.search.space import Space
 from tuner.slo import Slo
 from tuner.trial import Task
 
@@ -69,12 +71,27 @@ class Tuning:
     def run(self) -> None:
         """Search, then the final. Returns early where the deadline asks for it."""
         self.sampler.tell(search_trials(self.records))
-        for role, config in self._candidates():
+        for role, config in self.agenda.steps():
             if not self._room_for(role):
                 break
             self._measure(role, config)
         self._final()
         self._tell_what_is_missing()
+
+    @property
+    def agenda(self) -> Agenda:
+        """What the search measures next."""
+        return Agenda(
+            scenario=self.scenario,
+            slo=self.slo,
+            space=self.space,
+            sampler=self.sampler,
+            cpus=self.cpus,
+            trials=self.budget.trials,
+            records=self.records,
+            shape=lambda: self.shape,
+            say=self.watcher.say,
+        )
 
     @property
     def shape(self) -> Shape:
@@ -95,44 +112,24 @@ class Tuning:
             [None if contender is None else contender.config for contender in self._finalists()],
             trials=self.budget.trials,
             time_s=self._time_s(),
-            points=self._points_left(),
+            points=self.agenda.points_left(),
+            aa_starts=self._aa_left(),
+            reference_every=self.shape.reference_every,
         )
+
+    def _aa_left(self) -> int:
+        """Starts of the reference that the opening still wants; none once the search has begun."""
+        roles = {record.role for record in self.records}
+        if roles & {"guide", "sampler", "final"}:
+            return 0
+        done = sum(record.role == "reference" for record in self.records)
+        return max(0, self.shape.aa_starts - done)
 
     def _time_s(self) -> float | None:
         """Seconds until the deadline."""
         if self.budget.deadline_ns is None:
             return None
         return max(0.0, (self.budget.deadline_ns - self.clock()) / NS_PER_S)
-
-    def _candidates(self) -> Iterator[tuple[Role, Config]]:
-        """Yield what to measure next until the budget of trials is spent."""
-        for role, config in baselines(self.cpus):
-            if by_role(self.records, role) is None:
-                yield ("off" if role == "off" else "default"), config
-        device = device_of(self.scenario)
-        guide = guide_points(self.space, device=device, cpus=self.cpus)
-        for point in guide[: self.scenario.search.guide_points]:
-            config = config_of(point)
-            if not self._spent() and not self._measured(config):
-                yield "guide", config
-        while not self._spent():
-            asked = self.sampler.ask()
-            if asked is None:
-                return
-            yield "sampler", config_of(asked)
-
-    def _points_left(self) -> int:
-        """How many configurations the search could still measure, baselines included."""
-        roles = [record.role for record in search_trials(self.records)]
-        missing = sum(role not in roles for role in ("off", "default"))
-        return missing + self.space.size - sum(role in {"guide", "sampler"} for role in roles)
-
-    def _spent(self) -> bool:
-        trials = self.budget.trials
-        return trials is not None and len(search_trials(self.records)) >= trials
-
-    def _measured(self, config: Config) -> bool:
-        return any(record.config.id == config.id for record in self.records)
 
     def _room_for(self, role: Role) -> bool:
         """Whether one more start of the search still leaves time for the final.
@@ -150,25 +147,30 @@ class Tuning:
         self, role: Role, config: Config, *, block: int | None = None, arm: str = "",
         expected_rps: float | None = None,
     ) -> TrialRecord:  # fmt: skip
-        task = Task(
-            number=len(self.records),
-            role=role,
-            config=config,
-            block=block,
-            arm=arm,
-            replicate=0 if block is None else block + 1,
-            expected_rps=expected_rps,
-        )
+        task = self.agenda.task(role, config, block=block, arm=arm, expected_rps=expected_rps)
         left = self.plan()
         done = len(self.records)
         self.watcher.begin(task, done=done, total=done + left.starts, left_s=left.left_s)
-        record = self.measure(task)
+        record = self._marked(self.measure(task))
         self.records.append(record)
         self.append(record)
         if record in search_trials([record]):
             self.sampler.tell([record])
         self.watcher.finish(record)
         return record
+
+    def _marked(self, record: TrialRecord) -> TrialRecord:
+        """Mark a start of the reference that confirms a drift with what it spoils."""
+        if record.role != "reference":
+            return record
+        drift = drift_at(self.records, record, self.scenario.measure.resolution)
+        if drift is None:
+            return record
+        self.watcher.say(
+            f"drift: the default now carries {drift.percent:+.0f} % of before; "
+            f"{len(drift.spoils)} trials are measured again"
+        )
+        return replace(record, drift=drift)
 
     def _final(self) -> None:
         """Measure the contenders in randomised interleaved blocks, on fresh starts."""
@@ -196,7 +198,7 @@ class Tuning:
         known = contenders(self.records, self.slo, shape.contenders)
         searching = not any(record.role == "final" for record in self.records)
         met: list[Contender | None] = list(known)
-        if searching and not self._spent() and self._points_left():
+        if searching and not self.agenda.spent and self.agenda.points_left():
             # The search may yet find a winner where there is none, and it may find others.
             met += [None] * (shape.contenders - len(known))
         return [

@@ -40,25 +40,30 @@ def plan(
     trials: int | None,
     time_s: float | None,
     points: int,
+    aa_starts: int = 0,
+    reference_every: int = 0,
 ) -> Plan:
     """Plan what is left of a run.
 
     `finalists` are the starts that the final still needs (None: of a configuration that is not
     known yet). The search ends after `trials` starts in all, or so early that the final is done
-    in `time_s` seconds, and at the latest when none of the `points` that are left is.
+    in `time_s` seconds, and at the latest when none of the `points` that are left is. Of the
+    reference `aa_starts` more begin the search, and one follows every `reference_every` trials.
     """
     wanted = points
     if trials is not None:
         wanted = max(0, min(points, trials - len(search_trials(records))))
+    each = 1 + (1 / reference_every if reference_every else 0.0)
     if not records:
-        return Plan(wanted, len(finalists), None, None)
+        return Plan(aa_starts + round(wanted * each), len(finalists), None, None)
     start_s = search_start_s(records)
+    reference_s = aa_starts * final_start_s(records, None)
     final_s = sum(final_start_s(records, config) for config in finalists)
-    if time_s is not None:
-        fitting = max(0, int((time_s - CLOSING_S - final_s) / start_s)) if start_s else 0
-        wanted = min(wanted, fitting)
-    search_s = wanted * start_s
-    return Plan(wanted, len(finalists), search_s, search_s + final_s)
+    if time_s is not None and start_s:
+        rest_s = time_s - CLOSING_S - final_s - reference_s
+        wanted = min(wanted, max(0, int(rest_s / (start_s * each))))
+    search_s = wanted * each * start_s + reference_s
+    return Plan(aa_starts + round(wanted * each), len(finalists), search_s, search_s + final_s)
 
 
 def search_start_s(records: Iterable[TrialRecord]) -> float:

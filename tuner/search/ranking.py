@@ -17,13 +17,28 @@ APART = frozenset({"final", "reference", "overload"})
 
 
 def search_trials(records: Iterable[TrialRecord]) -> list[TrialRecord]:
-    """The trials of the search: what measures something for the first time."""
-    return [record for record in records if record.role not in APART]
+    """The trials of the search that count: first measurements, which no drift has spoilt."""
+    listed = list(records)
+    lost = spoilt(listed)
+    return [record for record in listed if record.role not in APART and record.number not in lost]
+
+
+def spoilt(records: Iterable[TrialRecord]) -> frozenset[int]:
+    """Numbers of the trials during which the machine changed."""
+    return frozenset(
+        number for record in records if record.drift for number in record.drift.spoils
+    )
 
 
 def by_role(records: Iterable[TrialRecord], role: str) -> TrialRecord | None:
-    """The first trial with this role."""
-    return next((record for record in records if record.role == role), None)
+    """The first trial with this role that counts; where none does, the first of all."""
+    listed = list(records)
+    lost = spoilt(listed)
+    found = [record for record in listed if record.role == role]
+    sound = (
+        record for record in found if record.outcome != "invalid" and record.number not in lost
+    )
+    return next(sound, next(iter(found), None))
 
 
 def ranked(records: Sequence[TrialRecord]) -> list[TrialRecord]:
@@ -46,15 +61,31 @@ def ranked(records: Sequence[TrialRecord]) -> list[TrialRecord]:
 
 
 def rate_of(trial: TrialRecord, records: Sequence[TrialRecord]) -> float:
-    """A trial's sustainable rate; the mean of all such starts where it was measured again."""
+    """A trial's sustainable rate on the machine as it is now.
+
+    The mean of all such starts where it was measured again, each corrected by the drifts that
+    the references have found since.
+    """
     again = [
-        record.sustainable_rps
+        record
         for record in records
         if record.role == "reference"
         and record.config == trial.config
         and record.sustainable_rps is not None
     ]
-    return fmean([trial.sustainable_rps or 0.0, *again])
+    return fmean(
+        (record.sustainable_rps or 0.0) * changed_since(record, records)
+        for record in (trial, *again)
+    )
+
+
+def changed_since(trial: TrialRecord, records: Iterable[TrialRecord]) -> float:
+    """The factor by which drifts after a trial have changed what the machine carries."""
+    return math.prod(
+        1 + record.drift.percent / 100
+        for record in records
+        if record.drift and record.number > trial.number
+    )
 
 
 def choose(records: Sequence[TrialRecord]) -> TrialRecord | None:

@@ -10,17 +10,20 @@ from tuner.scenario import SearchSection
 class Shape:
     """What is measured besides the search's own configurations.
 
-    `contenders` meet in each of the final's `blocks`.
+    `contenders` meet in each of the final's `blocks`. The default is started `aa_starts` more
+    times at the start, and once more after every `reference_every` trials (0: never).
     """
 
     contenders: int
     blocks: int
+    aa_starts: int = 0
+    reference_every: int = 0
 
 
 SHAPES = (
-    (60, Shape(contenders=4, blocks=10)),
-    (24, Shape(contenders=4, blocks=5)),
-    (10, Shape(contenders=3, blocks=3)),
+    (60, Shape(contenders=4, blocks=10, aa_starts=3, reference_every=10)),
+    (24, Shape(contenders=4, blocks=5, aa_starts=2, reference_every=8)),
+    (10, Shape(contenders=3, blocks=3, aa_starts=1, reference_every=6)),
     (0, Shape(contenders=2, blocks=3)),
 )
 """What `auto` means, by the fewest starts of the search. A third of the starts are for proof."""
@@ -32,6 +35,8 @@ def shape_of(search: SearchSection, starts: int) -> Shape:
     return Shape(
         contenders=_chosen(search.final_contenders, suited.contenders),
         blocks=_chosen(search.final_blocks, suited.blocks),
+        aa_starts=_chosen(search.aa_starts, suited.aa_starts),
+        reference_every=_chosen(search.reference_every, suited.reference_every),
     )
 
 

@@ -48,34 +48,57 @@ class Climb:
         return self.ladder.failed_rps if math.isfinite(self.ladder.failed_rps) else None
 
 
-def climb(ladder: Ladder | Rungs, measure: Measure) -> Climb:
-    """Follow the ladder to its end, or to a level that cannot be trusted."""
+def climb(ladder: Ladder | Rungs, measure: Measure, *, shares: Sequence[float] = ()) -> Climb:
+    """Follow the ladder to its end, or to a level that cannot be trusted.
+
+    Then measure the loads at `shares` of what it found. Where one of them fails, what was found
+    is not sustainable, and the ladder is followed on from there.
+    """
     found = Climb(ladder)
-    while found.trusted and (rate_rps := ladder.next_rps()) is not None:
+    _follow(found, measure)
+    for share in sorted(shares):
+        if not ladder.held_rps or not found.trusted:
+            break
+        level = measure(ladder.held_rps * share)
+        if level.verdict.valid and level.verdict.feasible is False:
+            ladder.tell(_offered_rps(level), held=False)
+            found.levels.append(level)
+            _follow(found, measure)
+            break
+    return found
+
+
+def _follow(found: Climb, measure: Measure) -> None:
+    while found.trusted and (rate_rps := found.ladder.next_rps()) is not None:
         level = measure(rate_rps)
         found.trusted = level.verdict.valid or _open_near_the_limit(level)
         if found.trusted:
             # What arrived decides, not what was asked: Poisson counts differ by their noise.
-            ladder.tell(_offered_rps(level) or rate_rps, held=level.verdict.feasible is True)
+            found.ladder.tell(_offered_rps(level) or rate_rps, held=level.verdict.feasible is True)
             found.levels.append(level)
-    return found
 
 
 def ladder_from(
-    peak: Level, *, resolution: float, loosest_ms: float, expected_rps: float | None
+    peak: Level,
+    *,
+    resolution: float,
+    loosest_ms: float,
+    expected_rps: float | None = None,
+    dominated_rps: float = 0.0,
 ) -> Ladder:
     """The ladder for a server whose closed-loop `peak` is known.
 
     Where a sustainable rate is expected the ladder starts there and can afford finer steps. Else
     it starts at the share of the peak that the latency limit is of the peak's latency: where the
-    peak was bought with twice the latency that is promised, about half of it will hold.
+    peak was bought with twice the latency that is promised, about half of it will hold. Below
+    `dominated_rps` a wide bracket is good enough.
     """
     if expected_rps:
         return Ladder(expected_rps, resolution / 2, step=1 + resolution)
     lowest, highest = START_SHARES
     share = loosest_ms / (peak.measurement.mean_ms or loosest_ms)
     start_rps = peak.measurement.throughput_rps * min(highest, max(lowest, share))
-    return Ladder(start_rps, resolution)
+    return Ladder(start_rps, resolution, dominated_rps=dominated_rps)
 
 
 def index_of(level: Level | None, levels: Sequence[Level]) -> int | None:

@@ -7,6 +7,7 @@ from tuner.clock import NS_PER_S, now_ns, utc_now
 from tuner.errors import CandidateError, disk
 from tuner.ladder import Rungs
 from tuner.load.generator import Generator
+from tuner.measure.curve import notes
 from tuner.measure.gpu import GpuMeter
 from tuner.records import Failure, TrialRecord
 from tuner.server.launcher import Server
@@ -49,7 +50,7 @@ def run_trial(bench: Bench, task: Task) -> TrialRecord:
             record = replace(record, start_s=endpoint.start_s, swapped=endpoint.swapped)
             levels = Levels(bench, task, server, _generator(bench, server, stack), folder)
             with gpus:
-                record = _measured(levels, record)
+                record = measured(levels, record)
     except CandidateError as error:
         record = replace(
             record,
@@ -65,24 +66,24 @@ def run_trial(bench: Bench, task: Task) -> TrialRecord:
     )
 
 
-def _measured(levels: Levels, record: TrialRecord) -> TrialRecord:
+def measured(levels: Levels, record: TrialRecord) -> TrialRecord:
     """Warm up, find the peak, climb the ladder, and complete the record."""
     scenario, task = levels.bench.scenario, levels.task
     peak = make_ready(levels)
     peak_rps = peak.measurement.throughput_rps
-    found = climb(
-        Rungs(task.loads_rps)
-        if task.loads_rps
-        else ladder_from(
-            peak,
-            resolution=scenario.measure.resolution,
-            loosest_ms=levels.bench.slo.loosest_ms,
-            expected_rps=task.expected_rps,
-        ),
-        levels.offered,
+    resolution = scenario.measure.resolution
+    ladder = ladder_from(
+        peak,
+        resolution=resolution,
+        loosest_ms=levels.bench.slo.loosest_ms,
+        expected_rps=task.expected_rps,
+        dominated_rps=task.dominated_rps,
     )
-    for share in task.curve_shares:
-        levels.offered((found.sustainable_rps or peak_rps) * share)
+    rungs = Rungs(task.loads_rps) if task.loads_rps else ladder
+    found = climb(rungs, levels.offered, shares=task.curve_shares)
+    if not found.reference:  # the curve is still worth knowing, from where the peak is
+        for share in task.curve_shares:
+            levels.offered(peak_rps * share)
     return replace(
         record,
         peak_rps=peak_rps,
@@ -91,6 +92,8 @@ def _measured(levels: Levels, record: TrialRecord) -> TrialRecord:
         sustainable_rps=found.sustainable_rps,
         ceiling_rps=found.ceiling_rps,
         reference_level=index_of(found.reference, levels.done),
+        dominated=rungs.dominated,
+        notes=notes(levels.done, levels.bench.slo, next_to=1 + 2 * resolution),
     )
 
 

@@ -42,9 +42,10 @@ class Task:
 
     `arm` is what it stands for in a comparison. `replicate` chooses the arrivals: equal for all
     configurations of one block. `expected_rps` is a sustainable rate known from before, from
-    where the ladder then starts. `loads_rps` are measured instead of a ladder, rising, up to the
-    first that does not hold. `curve_shares` are further loads, as shares of the sustainable rate,
-    that complete the curve below it.
+    where the ladder then starts; of rates below `dominated_rps` a rough idea is enough.
+    `loads_rps` are measured instead of a ladder, rising, up to the first that does not hold.
+    `curve_shares` are further loads, as shares of the sustainable rate, that complete the curve
+    below it; where one of them fails, the rate was none and is sought below.
     """
 
     number: int
@@ -54,6 +55,7 @@ class Task:
     arm: str = ""
     replicate: int = 0
     expected_rps: float | None = None
+    dominated_rps: float = 0.0
     loads_rps: tuple[float, ...] = ()
     curve_shares: tuple[float, ...] = ()
 

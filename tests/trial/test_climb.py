@@ -1,0 +1,158 @@
+"""Whole climbs against simulated servers: the ladder, the levels and the verdicts as they are."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from trial.simulated import SimulatedServer, bench, exponential, levels
+from trials import level
+
+from tuner.ladder import Ladder
+from tuner.measure.curve import notes
+from tuner.records import Doubt
+from tuner.slo import Slo
+from tuner.trial.climb import climb, ladder_from
+from tuner.trial.run import measured
+from tuner.trial.session import make_ready
+
+P99 = Slo((("p99", 60.0),))
+SPARE_RPS = math.log(20) / 0.05
+"""By which an M/M/1 queue's capacity must exceed its load for a p95 of 50 ms."""
+
+
+def record_of(folder, server, **task):
+    from trials import trial  # noqa: PLC0415
+
+    trials = levels(folder, server, **task)
+    return measured(trials, trial(0, "sampler", trials.task.config, None)), trials
+
+
+@pytest.mark.parametrize("capacity", [300.0, 1000.0])
+def test_the_sustainable_rate_of_a_known_queue_is_found(tmp_path, capacity):
+    record, trials = record_of(tmp_path, SimulatedServer(exponential(capacity)))
+    assert record.outcome == "ok"
+    truth = capacity - SPARE_RPS
+    # Eight seconds of a queue at 80 % utilisation prove less than it carries, never more.
+    assert 0.75 * truth < record.sustainable_rps < 1.05 * truth
+    assert record.sustainable_rps < record.ceiling_rps
+    assert record.levels[record.reference_level].measurement.offered_rps == record.sustainable_rps
+    assert not record.notes
+    assert trials.measuring_s < 120
+
+
+def test_a_configuration_that_another_beats_is_measured_roughly(tmp_path):
+    fine, long = record_of(tmp_path, SimulatedServer(exponential(500.0)))
+    rough, short = record_of(tmp_path, SimulatedServer(exponential(500.0)), dominated_rps=900.0)
+    assert rough.dominated
+    assert not fine.dominated
+    assert rough.sustainable_rps <= 1.05 * (500 - SPARE_RPS)
+    assert short.measuring_s < 0.6 * long.measuring_s
+
+
+def test_a_server_that_fails_beyond_a_load_collapses_and_it_is_said(tmp_path):
+    """Past 400/s every request takes a second: a cliff that no lower load announces."""
+
+    def service_s(rng, rate_rps, count):
+        return np.full(count, 1.0 if rate_rps > 400 and np.isfinite(rate_rps) else 0.002)
+
+    record, _ = record_of(tmp_path, SimulatedServer(service_s))
+    assert record.outcome == "ok"
+    assert 350 < record.sustainable_rps <= 410
+    assert {note.code for note in record.notes} == {"cliff", "collapse"}
+
+
+def test_a_load_at_which_everything_fails_is_infeasible_and_no_more(tmp_path):
+    server = SimulatedServer(exponential(1000.0), queue_limit=None)
+    generator = levels(tmp_path, server).generator
+    served = type(generator)._served
+
+    def refuse(self, arrivals_s, rate_rps, seed):
+        done, refused = served(self, arrivals_s, rate_rps, seed)
+        return (arrivals_s, np.ones_like(refused)) if rate_rps > 500 else (done, refused)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(generator), "_served", refuse)
+        record, _ = record_of(tmp_path, server)
+    assert record.outcome == "ok"
+    assert 400 < record.sustainable_rps <= 510
+    failed = max(record.levels[1:], key=lambda level: level.measurement.offered_rps)
+    assert failed.verdict.feasible is False
+    assert failed.measurement.answered == 0
+    assert "no request is answered" in next(
+        note.text for note in record.notes if note.code == "collapse"
+    )
+
+
+def test_a_server_that_is_slow_at_low_load_has_no_sustainable_rate_above_it(tmp_path):
+    """A long batch timeout: below 300/s batches wait for it, above they fill before."""
+
+    def service_s(rng, rate_rps, count):
+        return rng.exponential(1 / 1000, count)
+
+    server = SimulatedServer(service_s)
+    generator = levels(tmp_path, server).generator
+    served = type(generator)._served
+
+    def waits(self, arrivals_s, rate_rps, seed):
+        done, refused = served(self, arrivals_s, rate_rps, seed)
+        return done + (0.2 if rate_rps < 500 else 0.0), refused
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(generator), "_served", waits)
+        smooth, _ = record_of(tmp_path, server)
+        asked, _ = record_of(tmp_path, server, curve_shares=(0.5,))
+    assert smooth.sustainable_rps > 800
+    assert (asked.outcome, asked.sustainable_rps) == ("infeasible", 0.0)
+    assert "non-monotonic" in {note.code for note in asked.notes}
+
+
+def rising(*steps):
+    """Levels as (load, p99, held): a curve written down."""
+    return [level(rate, p99_ms=p99, held=held) for rate, p99, held in steps]
+
+
+def codes(curve, slo=P99):
+    return [note.code for note in notes(curve, slo, next_to=1.12)]
+
+
+def test_a_smooth_curve_has_no_notes():
+    assert codes(rising((100, 20.0, True), (200, 40.0, True), (220, 80.0, False))) == []
+
+
+def test_a_cliff_needs_neighbours():
+    assert codes(rising((200, 20.0, True), (220, 200.0, False))) == ["cliff"]
+    assert codes(rising((200, 20.0, True), (220, None, False))) == ["cliff"]
+    assert codes(rising((200, 20.0, True), (300, 200.0, False))) == []
+    assert codes(rising((200, 50.0, True), (220, 200.0, False))) == []
+
+
+def test_odd_orders_within_the_noise_are_none():
+    assert codes(rising((200, 80.0, False), (210, 50.0, True))) == []
+    assert codes(rising((200, 80.0, False), (300, 50.0, True))) == ["non-monotonic"]
+
+
+def test_a_client_at_its_end_is_named():
+    late = level(900, held=None, valid=False)
+    late = replace(
+        late, verdict=replace(late.verdict, doubts=(Doubt("generator-cpu", "busy", "more"),))
+    )
+    curve = [*rising((400, 20.0, True)), late]
+    assert codes(curve) == ["client-limited"]
+    assert codes([*curve, *rising((950, 90.0, False))]) == []
+
+
+def test_the_ladder_starts_where_the_peaks_latency_says(tmp_path):
+    trials = levels(tmp_path, SimulatedServer(exponential(1000.0)))
+    peak = make_ready(trials)
+    slo = bench(tmp_path).slo
+    ladder = ladder_from(peak, resolution=0.06, loosest_ms=slo.loosest_ms)
+    # 64 outstanding at 1,000/s take 64 ms: 50 of them are promised.
+    assert ladder.start_rps == pytest.approx(1000 * 50 / 64, rel=0.1)
+    again = ladder_from(peak, resolution=0.06, loosest_ms=50.0, expected_rps=700.0)
+    assert (again.start_rps, again.resolution) == (700.0, 0.03)
+
+
+def test_an_untrusted_level_ends_the_climb():
+    found = climb(Ladder(100.0, 0.05), lambda rate: level(rate, held=None, valid=False))
+    assert (found.outcome, found.sustainable_rps) == ("invalid", None)

@@ -1,0 +1,116 @@
+"""What the loads of one configuration show together: cliffs, collapses, odd orders."""
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+from tuner.records import Doubt, Level
+from tuner.slo import Slo, percentile_label
+
+APART = 1.1
+"""Loads closer than this are one load that noise has judged in two ways."""
+
+CLIFF = 0.5, 2.0
+"""Shares of the limit: a cliff leads from below the one to above the other without a step."""
+
+COLLAPSE = 0.8
+"""Of what a lower load was answered at: a higher load that gets less is worse than useless."""
+
+CLIENT = frozenset({"generator-late", "generator-cpu", "schedule-missed"})
+"""Doubts that say that the load generator is at its end."""
+
+
+def notes(levels: Sequence[Level], slo: Slo, *, next_to: float) -> tuple[Doubt, ...]:
+    """Say what a sustainable rate alone would smooth over.
+
+    `levels` are all of a trial; `next_to` is the ratio of two loads between which no step is left
+    to take, from the ladder's resolution.
+    """
+    opened = [level for level in levels if level.measurement.loop == "open"]
+    trusted = sorted((level for level in opened if level.verdict.valid), key=_offered_rps)
+    return (
+        *_odd_orders(trusted),
+        *_cliffs(trusted, slo, next_to),
+        *_collapses(trusted),
+        *_client_limits(opened),
+    )
+
+
+def _odd_orders(trusted: Sequence[Level]) -> Iterator[Doubt]:
+    missed = next((level for level in trusted if level.verdict.feasible is False), None)
+    if missed is None:
+        return
+    above = [
+        level
+        for level in trusted
+        if level.verdict.feasible and _offered_rps(level) > APART * _offered_rps(missed)
+    ]
+    if above:
+        yield Doubt(
+            "non-monotonic",
+            f"the SLO is missed at {_offered_rps(missed):,.0f}/s and holds at "
+            f"{_offered_rps(above[-1]):,.0f}/s: only loads below the first are called sustainable",
+            "a long batch timeout does this at low load; look at the curve before planning",
+        )
+
+
+def _cliffs(trusted: Sequence[Level], slo: Slo, next_to: float) -> Iterator[Doubt]:
+    low, high = CLIFF
+    for below, above in pairwise(trusted):
+        if not (below.verdict.feasible and above.verdict.feasible is False):
+            continue
+        if _offered_rps(above) > next_to * _offered_rps(below):
+            continue
+        for name, limit_ms in slo.limits_ms:
+            before = below.measurement.percentiles_ms.get(name)
+            # A load that was given up early has too few requests for a percentile.
+            after = above.measurement.percentiles_ms.get(name, above.measurement.mean_ms)
+            if before is None or before > low * limit_ms:
+                continue
+            if after is None or after > high * limit_ms:
+                end = "failure" if after is None else f"{after:,.0f} ms"
+                yield Doubt(
+                    "cliff",
+                    f"from {_offered_rps(below):,.0f} to {_offered_rps(above):,.0f}/s "
+                    f"{percentile_label(name)} leaps from {before:,.0f} ms to {end}",
+                    "leave headroom: there is no warning before it",
+                )
+                return
+
+
+def _collapses(trusted: Sequence[Level]) -> Iterator[Doubt]:
+    best = max(trusted, key=lambda level: level.measurement.throughput_rps, default=None)
+    if best is None:
+        return
+    for level in trusted:
+        measured = level.measurement
+        if _offered_rps(level) <= APART * _offered_rps(best):
+            continue
+        if measured.throughput_rps < COLLAPSE * best.measurement.throughput_rps:
+            shown = "no request is" if not measured.answered else (
+                f"only {measured.throughput_rps:,.0f}/s are"
+            )  # fmt: skip
+            yield Doubt(
+                "collapse",
+                f"at {_offered_rps(level):,.0f}/s offered {shown} answered, after "
+                f"{best.measurement.throughput_rps:,.0f}/s at {_offered_rps(best):,.0f}/s",
+                "bound the queue, and shed load in front of the server",
+            )
+            return
+
+
+def _client_limits(opened: Sequence[Level]) -> Iterator[Doubt]:
+    highest = max(opened, key=_offered_rps, default=None)
+    if highest is None or highest.verdict.feasible is False:
+        return
+    doubts = [doubt for doubt in highest.verdict.doubts if doubt.code in CLIENT]
+    if doubts:
+        yield Doubt(
+            "client-limited",
+            f"the load generator, not the server, was at its end at {_offered_rps(highest):,.0f}"
+            f"/s: {doubts[0].text}",
+            doubts[0].remedy,
+        )
+
+
+def _offered_rps(level: Level) -> float:
+    return level.measurement.offered_rps or 0.0
