@@ -8,7 +8,15 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from tuner.deploy import DeployedModel, Deployment, compose, docker_run, kubernetes, snippets
+from tuner.deploy import (
+    DeployedModel,
+    Deployment,
+    Mount,
+    compose,
+    docker_run,
+    kubernetes,
+    snippets,
+)
 
 FLAGS = {
     "enable_batching": "true",
@@ -108,7 +116,7 @@ def test_batching_off_reads_no_file():
     assert mounts(off) == {"/models/resnet": "/srv/models/resnet"}
     assert [item["target"] for item in service(off)["volumes"]] == ["/models/resnet"]
     container, volumes = pod(off)
-    assert list(volumes) == ["model-0"]
+    assert list(volumes) == ["volume-0"]
     assert "--enable_batching=false" in container["args"]
     assert "configmap" not in kubernetes(off)
 
@@ -147,6 +155,7 @@ def test_gpus_are_asked_for_as_each_tool_does(gpus, option, request_, count):
     assert device == {"driver": "nvidia", "capabilities": ["gpu"], **request_}
     assert service(asked)["runtime"] == "nvidia"
     assert pod(asked)[0]["resources"]["limits"] == {"nvidia.com/gpu": count}
+    assert yaml.safe_load(kubernetes(asked))["runtimeClassName"] == "nvidia"
 
 
 def test_the_processors_are_those_it_was_measured_on():
@@ -201,21 +210,40 @@ def test_whatever_a_path_or_a_flag_holds_comes_out_as_it_went_in():
 
     container, volumes = pod(nasty)  # Kubernetes reads `$$(` as `$(`
     assert argument in [item.replace("$$(", "$(") for item in container["args"]]
-    assert volumes["model-0"]["hostPath"]["path"] == NASTY
+    assert volumes["volume-0"]["hostPath"]["path"] == NASTY
 
 
 def test_a_model_beside_the_run_is_found_from_it():
     beside = replace(PLAIN, models=(DeployedModel("m", "../../models/it's m"),))
     assert mounts(beside)["/models/m"] == "/usr/../../models/it's m"
     assert service(beside)["volumes"][0]["source"] == "../../models/it's m"
-    assert pod(beside)[1]["model-0"]["hostPath"]["path"] == "/models/m"
+    assert pod(beside)[1]["volume-0"]["hostPath"]["path"] == "/models/m"
+
+
+def test_further_mounts_come_along():
+    more = replace(PLAIN, mounts=(Mount("/srv/vocabulary", "/data"), Mount("/var/c", "/c", True)))
+    found = [value for name, value in words(more)[0] if name == "--mount"]
+    assert "type=bind,source=/srv/vocabulary,target=/data,readonly" in found
+    assert "type=bind,source=/var/c,target=/c" in found
+    assert {item["target"]: item["read_only"] for item in service(more)["volumes"]} == {
+        "/models/resnet": True,
+        "/data": True,
+        "/c": False,
+        "/config": True,
+    }
+    container, volumes = pod(more)
+    assert {item["mountPath"]: item["readOnly"] for item in container["volumeMounts"]}[
+        "/c"
+    ] is False
+    assert volumes["volume-2"]["hostPath"]["path"] == "/var/c"
 
 
 def test_the_recommendation_says_all_that_the_snippets_need():
-    described = json.loads(json.dumps(replace(PLAIN, cpus=(1,), gpus="all").to_dict()))
+    whole = replace(PLAIN, cpus=(1,), gpus="all", mounts=(Mount("/a", "/b"),))
+    described = json.loads(json.dumps(whole.to_dict()))
     found = snippets({"deployment": described})
     assert [snippet.name for snippet in found] == ["docker", "compose", "kubernetes"]
-    assert found[0].text == docker_run(replace(PLAIN, cpus=(1,), gpus="all"))
+    assert found[0].text == docker_run(whole)
     assert all("batching_parameters.txt lies: in the run's directory" in s.note for s in found)
 
 

@@ -51,14 +51,18 @@ class DeployedModel:
     path: str
 
     @property
-    def moves_along(self) -> bool:
-        """Whether the directory is found from the run directory, wherever both may be."""
-        return not self.path.startswith("/")
-
-    @property
     def mounted(self) -> str:
         """Where a container sees the directory."""
         return f"{MODELS_DIR}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A directory or file of the host that the container sees at `target`."""
+
+    source: str
+    target: str
+    writable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,7 @@ class Deployment:
     `flags` are the server's, by name; files are given by their bare names (see CONFIG_FLAGS).
     `cpus` are the processors the server was measured on, empty where it had them all. `gpus` is
     what `docker run --gpus` takes: `all`, a count, or `device=0,1`. `measured_image` says whether
-    `image` is what was measured, or the like of it.
+    `image` is what was measured, or the like of it. `mounts` are those beside the models.
     """
 
     name: str
@@ -81,17 +85,27 @@ class Deployment:
     runtime: str = ""
     memory: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
+    mounts: tuple[Mount, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Render as plain JSON values, for `recommendation.json`."""
         values = asdict(self)
-        return {**values, "models": list(values["models"]), "cpus": list(self.cpus)}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in values.items()
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Rebuild what `to_dict` rendered."""
-        models = tuple(DeployedModel(**model) for model in values["models"])
-        return cls(**{**values, "models": models, "cpus": tuple(values["cpus"])})
+        return cls(
+            **{
+                **values,
+                "models": tuple(DeployedModel(**model) for model in values["models"]),
+                "cpus": tuple(values["cpus"]),
+                "mounts": tuple(Mount(**mount) for mount in values.get("mounts", ())),
+            }
+        )
 
     @property
     def arguments(self) -> list[str]:
@@ -112,6 +126,13 @@ class Deployment:
     def files(self) -> tuple[str, ...]:
         """Files that the server reads from CONFIG_DIR."""
         return tuple(value for name, value in self.flags.items() if name in CONFIG_FLAGS)
+
+    @property
+    def binds(self) -> tuple[Mount, ...]:
+        """Everything that is mounted; the run directory, where it is needed, as `.`."""
+        models = (Mount(model.path, model.mounted) for model in self.models)
+        config = (Mount(".", CONFIG_DIR),) if self.files else ()
+        return (*models, *self.mounts, *config)
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -174,9 +195,7 @@ def docker_run(deployment: Deployment) -> str:
         options.append(f"--memory={deployment.memory}")
     options += [f"--env={name}={value}" for name, value in deployment.environment.items()]
     words = ["docker run --detach", *map(shlex.quote, options)]
-    words += [_shell_mount(model.path, model.mounted) for model in deployment.models]
-    if deployment.files:
-        words.append(_shell_mount(".", CONFIG_DIR))
+    words += map(_shell_mount, deployment.binds)
     words.append(f"--entrypoint={PROGRAM}")
     words.append(shlex.quote(deployment.image))
     words += map(shlex.quote, deployment.arguments)
@@ -191,11 +210,15 @@ def compose(deployment: Deployment) -> str:
         "command": deployment.arguments,
         "ports": [f"{GRPC_PORT}:{GRPC_PORT}", f"{REST_PORT}:{REST_PORT}"],
         "volumes": [
-            _bind(model.path, model.mounted, read_only=True) for model in deployment.models
+            {
+                "type": "bind",
+                "source": bind.source,
+                "target": bind.target,
+                "read_only": not bind.writable,
+            }
+            for bind in deployment.binds
         ],
     }
-    if deployment.files:
-        service["volumes"].append(_bind(".", CONFIG_DIR, read_only=True))
     if deployment.environment:
         service["environment"] = dict(deployment.environment)
     if deployment.cpus:
@@ -216,27 +239,15 @@ def compose(deployment: Deployment) -> str:
 
 
 def kubernetes(deployment: Deployment) -> str:
-    """The `containers` and `volumes` of a pod's `spec`.
-
-    TensorFlow counts the node's processors, not a pod's quota, so the number of threads in an
-    operator is said where the measured server had some of the processors only.
-    """
-    arguments = deployment.arguments
-    if deployment.cpus and not any(name in deployment.flags for name in OP_THREADS):
-        arguments.append(f"--{OP_THREADS[0]}={len(deployment.cpus)}")
-    limits: dict[str, Any] = {}
-    if deployment.cpus:
-        limits["cpu"] = len(deployment.cpus)
-    if deployment.memory:
-        limits["memory"] = _quantity(deployment.memory)
-    if deployment.gpus:
-        limits["nvidia.com/gpu"] = _gpu_count(deployment) or 1
+    """The `containers` and `volumes` of a pod's `spec`."""
+    config = f"{_label(deployment.name)}-config"
+    volumes, places = _volumes(deployment, config)
     container: dict[str, Any] = {
         "name": SERVICE,
         "image": deployment.image,
         "command": [PROGRAM],
         # The kubelet fills in `$(NAME)`; a dollar of our own is written twice.
-        "args": [argument.replace("$(", "$$(") for argument in arguments],
+        "args": [argument.replace("$(", "$$(") for argument in _pod_arguments(deployment)],
         "ports": [
             {"name": "grpc", "containerPort": GRPC_PORT},
             {"name": "http", "containerPort": REST_PORT},
@@ -247,43 +258,72 @@ def kubernetes(deployment: Deployment) -> str:
         container["env"] = [
             {"name": name, "value": value} for name, value in deployment.environment.items()
         ]
-    if limits:
+    if limits := _limits(deployment):
         container["resources"] = {"requests": dict(limits), "limits": limits}
-    container["volumeMounts"] = [
-        {"name": f"model-{number}", "mountPath": model.mounted, "readOnly": True}
-        for number, model in enumerate(deployment.models)
-    ]
-    volumes: list[dict[str, Any]] = [
-        {"name": f"model-{number}", "hostPath": {"path": path, "type": "Directory"}}
-        for number, model in enumerate(deployment.models)
-        for path in [model.mounted if model.moves_along else model.path]
-    ]
-    head = "# hostPath is where the models lay when they were measured; name your own volume.\n"
+    container["volumeMounts"] = places
+    pod: dict[str, Any] = {"containers": [container], "volumes": volumes}
+    if deployment.runtime:
+        pod["runtimeClassName"] = deployment.runtime
+    head = "# hostPath is where it lay when it was measured; name your own volume.\n"
     if deployment.files:
-        config = f"{_label(deployment.name)}-config"
-        container["volumeMounts"].append(
-            {"name": "config", "mountPath": CONFIG_DIR, "readOnly": True}
-        )
-        volumes.append({"name": "config", "configMap": {"name": config}})
         files = " ".join(f"--from-file={name}" for name in deployment.files)
         head = f"# First: kubectl create configmap {config} {files}\n{head}"
-    return head + _yaml({"containers": [container], "volumes": volumes})
+    return head + _yaml(pod)
 
 
-def _shell_mount(source: str, target: str) -> str:
+def _pod_arguments(deployment: Deployment) -> list[str]:
+    """The server's command line in a pod, whose quota TensorFlow does not see.
+
+    It counts the node's processors, so the number of threads in an operator is said where the
+    measured server had some of the processors only.
+    """
+    arguments = deployment.arguments
+    if deployment.cpus and not any(name in deployment.flags for name in OP_THREADS):
+        arguments.append(f"--{OP_THREADS[0]}={len(deployment.cpus)}")
+    return arguments
+
+
+def _limits(deployment: Deployment) -> dict[str, Any]:
+    limits: dict[str, Any] = {}
+    if deployment.cpus:
+        limits["cpu"] = len(deployment.cpus)
+    if deployment.memory:
+        limits["memory"] = _quantity(deployment.memory)
+    if deployment.gpus:
+        limits["nvidia.com/gpu"] = _gpu_count(deployment) or 1
+    return limits
+
+
+def _volumes(
+    deployment: Deployment, config: str
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """A pod's volumes, and where its container sees them. `config` names the ConfigMap."""
+    volumes: list[dict[str, Any]] = []
+    places: list[dict[str, Any]] = []
+    for number, bind in enumerate(deployment.binds):
+        if bind.source == ".":
+            name, held = "config", {"configMap": {"name": config}}
+        else:
+            # A model that is found from the run directory lies nowhere a node knows.
+            path = bind.source if bind.source.startswith("/") else bind.target
+            name, held = f"volume-{number}", {"hostPath": {"path": path}}
+        volumes.append({"name": name, **held})
+        places.append({"name": name, "mountPath": bind.target, "readOnly": not bind.writable})
+    return volumes, places
+
+
+def _shell_mount(bind: Mount) -> str:
     """One quoted `--mount`; what lies beside the run is found from the shell's directory.
 
     Docker reads the option as CSV and takes absolute sources only.
     """
-    if source.startswith("/"):
-        fields = ("type=bind", f"source={source}", f"target={target}", "readonly")
+    mode = () if bind.writable else ("readonly",)
+    if bind.source.startswith("/"):
+        fields = ("type=bind", f"source={bind.source}", f"target={bind.target}", *mode)
         return shlex.quote(f"--mount={_csv(*fields)}")
-    place = '"$PWD"' if source == "." else f'"$PWD"/{shlex.quote(source)}'
-    return f"--mount=type=bind,source={place},{shlex.quote(f'target={target},readonly')}"
-
-
-def _bind(source: str, target: str, *, read_only: bool) -> dict[str, Any]:
-    return {"type": "bind", "source": source, "target": target, "read_only": read_only}
+    place = '"$PWD"' if bind.source == "." else f'"$PWD"/{shlex.quote(bind.source)}'
+    target = ",".join((f"target={bind.target}", *mode))
+    return f"--mount=type=bind,source={place},{shlex.quote(target)}"
 
 
 def _gpus_option(gpus: str) -> str:
