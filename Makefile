@@ -27,8 +27,8 @@ $(READY): requirements.lock pyproject.toml
 quickstart: $(READY)  ## Tune a small network on the embedded server, to the report
 	$(BIN)/tuner tune scenarios/quickstart.toml
 
-test: $(READY)  ## Run every test that this machine can run
-	$(BIN)/python -m pytest
+test: $(READY)  ## Run every test; on Debian as root it brings a Docker Engine
+	.ci/with-engine $(BIN)/python -m pytest
 
 lint: $(READY)  ## Check format, lint and types
 	$(BIN)/ruff format --check .

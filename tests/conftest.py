@@ -37,6 +37,18 @@ def exported(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def docker_engine():
+    """A real Docker Engine that has the tests' images, or a skip that says why there is none."""
+    from containers import engine_or_why_not  # noqa: PLC0415 - the docker package takes a moment
+
+    engine = engine_or_why_not()
+    if isinstance(engine, str):
+        pytest.skip(engine)
+    yield engine
+    engine.client.close()
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of its own with 64 KiB, where this machine lets us mount one."""

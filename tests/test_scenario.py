@@ -125,7 +125,10 @@ def test_bad_input_names_file_key_value_and_remedy(before, after, message):
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ('[server]\nlauncher = "docer"', "server.launcher: .*'embedded' or 'binary'.*docer"),
+        (
+            '[server]\nlauncher = "docer"',
+            "server.launcher: .*'embedded', 'binary' or 'docker'.*docer",
+        ),
         ('[server.flags]\n"--port" = 1', "server.flags: --port: write .* without dashes"),
         ("[server.flags]\nport = 1", "server.flags: port: every start gets a fresh port"),
         (
@@ -148,6 +151,22 @@ def test_bad_input_names_file_key_value_and_remedy(before, after, message):
             "the server refuses tensorflow_session_parallelism, .* together",
         ),
         ("[server.flags]\nmodel_name = 'x'", "server.flags: model_name: set model.name"),
+        ('[server]\nmemory = "4g"', 'memory is for containers; set launcher = "docker"'),
+        *(
+            (f'[server]\nlauncher = "docker"\n{line}', f"server.{said}")
+            for line, said in {
+                'image = "Tensor Flow"': 'image: expected an image such as .*, got "Tensor Flow"',
+                'gpus = "device:0"': 'gpus: expected all, a number .*, got "device:0"',
+                "gpus = 0": "gpus: expected all, a number of GPUs, .*, got 0",
+                'memory = "lots"': 'memory: expected a limit such as 512m .*, got "lots"',
+                'user = "a b"': 'user: expected a user such as 1000:1000, got "a b"',
+                'env = { "1A" = "x" }': "env: '1A': not the name of an environment variable",
+                'mounts = ["data:/data"]': 'mounts: "data:/data" is no mount; write "/on/this',
+                'mounts = ["/data:/data:rx"]': 'mounts: "/data:/data:rx" is no mount',
+                'root = "rw"': "root: .*'read-only' or 'writable'.*rw",
+                'imag = "x"': "imag: unknown key; did you mean 'image'",
+            }.items()
+        ),
         ('[load]\narrivals = "trace"', 'load: arrivals = "trace" and trace = "FILE" belong'),
         ('[load]\ntrace = "x"', "load: .*belong together"),
         ("[load]\nconcurrency = true", "load.concurrency: "),

@@ -42,6 +42,8 @@ def describe(
             "version": server.version,
             "image": server.image,
             "digest": server.digest,
+            "engine": server.engine,
+            "gpus": list(server.gpus),
         },
         "slo_free_scenario": _digest(stable),
         "cpu_model": cpu_model(),

@@ -74,6 +74,8 @@ class ServerIdentity:
     version: str
     image: str | None = None
     digest: str | None = None
+    engine: str | None = None
+    gpus: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ reference of the format: `tuner schema` writes them as JSON Schema for editors.
 """
 
 import difflib
+import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,6 +21,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -30,6 +32,16 @@ from tuner.slo import Slo
 
 Flag = str | bool | int | float
 FLAG_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+CONTAINER_WORDS = {
+    "image": (r"[a-z0-9][A-Za-z0-9._/:@-]*", "an image such as tensorflow/serving:2.20.0"),
+    "gpus": (
+        r"all|[1-9][0-9]*|device=[A-Za-z0-9-]+(,[A-Za-z0-9-]+)*",
+        'all, a number of GPUs, or "device=0,1"',
+    ),
+    "memory": (r"([1-9][0-9]*[kmg])?", "a limit such as 512m or 4g"),
+    "user": (r"([A-Za-z0-9_.-]+(:[A-Za-z0-9_.-]+)?)?", "a user such as 1000:1000"),
+}
+"""What the texts that the engine is given look like, and how to say it."""
 
 
 class _Section(BaseModel):
@@ -112,8 +124,10 @@ class ModelSection(_Section):
 class ServerSection(_Section):
     """Which server is started, and with what."""
 
-    launcher: Literal["embedded", "binary"] = Field(
-        "embedded", description="`embedded` ships with the project; `binary` is TensorFlow's own."
+    launcher: Literal["embedded", "binary", "docker"] = Field(
+        "embedded",
+        description="`embedded` ships with the project, `binary` is TensorFlow's own, `docker` "
+        "starts an image.",
     )
     binary: str = Field(
         "tensorflow_model_server", description="Name on the PATH, or path, of the binary."
@@ -125,12 +139,80 @@ class ServerSection(_Section):
     flags: dict[str, Flag] = Field(
         {}, description="Further flags by name without dashes; deployed with the recommendation."
     )
+    image: str = Field(
+        "tensorflow/serving:2.20.0",
+        description="docker: image with tag or digest; pulled where it is absent.",
+    )
+    gpus: str | int | None = Field(
+        None, description='docker: "all", a number of GPUs, or "device=0", as `docker run --gpus`.'
+    )
+    runtime: str = Field("", description="docker: the container runtime, such as `nvidia`.")
+    memory: str = Field("", description='docker: memory limit such as "4g"; no limit without it.')
+    env: dict[str, str] = Field({}, description="docker: environment variables.")
+    mounts: tuple[str, ...] = Field(
+        (), description='docker: further mounts, "HOST:CONTAINER", read-only unless ":rw" follows.'
+    )
+    root: Literal["read-only", "writable"] = Field(
+        "read-only", description="docker: the image's own files; /tmp can always be written."
+    )
+    user: str = Field(
+        "", description="docker: user[:group] inside the container; yours where it is local."
+    )
+
+    @field_validator(*CONTAINER_WORDS)
+    @classmethod
+    def _words_the_engine_knows(cls, value: Any, info: ValidationInfo) -> Any:
+        pattern, wanted = CONTAINER_WORDS[str(info.field_name)]
+        if value is not None and not re.fullmatch(pattern, str(value)):
+            raise ValueError(f"expected {wanted}, got {_shown(value)}")
+        return value
+
+    @field_validator("env")
+    @classmethod
+    def _variables_have_names(cls, env: dict[str, str]) -> dict[str, str]:
+        for name in env:
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+                raise ValueError(f"{name!r}: not the name of an environment variable")
+        return env
+
+    @field_validator("mounts")
+    @classmethod
+    def _mounts_can_be_read(cls, mounts: tuple[str, ...]) -> tuple[str, ...]:
+        for text in mounts:
+            parse_mount(text)
+        return mounts
+
+    @model_validator(mode="after")
+    def _docker_alone_has_containers(self) -> Self:
+        fields = type(self).model_fields
+        given = [key for key in DOCKER_KEYS if getattr(self, key) != fields[key].default]
+        if given and self.launcher != "docker":
+            raise ValueError(
+                f'{given[0]} is for containers; set launcher = "docker", or remove {given[0]}'
+            )
+        return self
 
     @field_validator("flags")
     @classmethod
     def _flags_are_not_ours(cls, flags: dict[str, Flag]) -> dict[str, Flag]:
         _check_flags({name: (value,) for name, value in flags.items()})
         return flags
+
+
+DOCKER_KEYS = ("image", "gpus", "runtime", "memory", "env", "mounts", "root", "user")
+"""Keys of `[server]` that mean something for containers alone."""
+
+
+def parse_mount(text: str) -> tuple[str, str, bool]:
+    """Split `HOST:CONTAINER[:ro|rw]` into source, target and whether it may be written."""
+    parts = text.split(":")
+    source, target, mode = (*parts, "ro")[:3] if len(parts) in {2, 3} else ("", "", "")
+    if not (source.startswith(("/", "~")) and target.startswith("/") and mode in {"ro", "rw"}):
+        raise ValueError(
+            f'"{text}" is no mount; write "/on/this/host:/in/the/container", and ":rw" behind it '
+            "where the server may write"
+        )
+    return os.path.expanduser(source), target, mode == "rw"  # noqa: PTH111 - never raises
 
 
 OWN_FLAGS = {

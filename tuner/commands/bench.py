@@ -37,7 +37,7 @@ def prepare(
     Raises InputError or HostError where a night would trip over it.
     """
     placement = place(scenario.server.cpus, scenario.load.cpus)
-    launcher = launcher_of(scenario, placement)
+    launcher = launcher_of(scenario, placement, notify)
     identity = launcher.identify()
     described = environment.describe(
         server=identity,
@@ -94,8 +94,14 @@ def _version_name(section: ModelSection, info: model.ModelInfo) -> str:
     return f"{section.servable}/{info.version}" if named else section.servable
 
 
-def launcher_of(scenario: Scenario, placement: Placement) -> Launcher:
-    """Choose the scenario's way of running the server."""
+def launcher_of(
+    scenario: Scenario, placement: Placement, notify: Callable[[str], None]
+) -> Launcher:
+    """Choose the scenario's way of running the server. Raises HostError where there is none."""
+    if scenario.server.launcher == "docker":
+        from tuner.server.containers.launcher import open_docker  # noqa: PLC0415 - 0.3 s
+
+        return open_docker(scenario, placement.server, notify)
     starters = {"embedded": process.embedded, "binary": process.binary}
     return starters[scenario.server.launcher](scenario, placement.server)
 

@@ -35,7 +35,7 @@ def check_live(
         pool = build_pool([part(*model) for model in models], seed=scenario.seed)
         pool.save(folder / "requests.pool")
         with caught("server", report):
-            launcher = launcher_of(scenario, placement)
+            launcher = launcher_of(scenario, placement, lambda _text: None)
             identity = launcher.identify()
             _, (_, default) = baselines(len(placement.server))
             with launcher.launch(default, folder) as server:

@@ -6,8 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,16 +14,15 @@ from typing import Literal
 
 from tuner import __version__
 from tuner.clock import NS_PER_S, now_ns
-from tuner.errors import CandidateError, HostError, ModelError, disk
+from tuner.errors import CandidateError, HostError, disk
 from tuner.records import Config, Endpoint, ServerIdentity
 from tuner.scenario import Scenario
 from tuner.server import flags
-from tuner.server.launcher import Server, log_lines, log_tail
+from tuner.server.launcher import Server, log_tail
+from tuner.server.readiness import Ports, await_ready, exit_text, fetch, start_failure
 
 GUARD = Path(__file__).with_name("guard.py")
-POLL_S = 0.02
 STOP_S = 5.0
-SEGFAULT = -signal.SIGSEGV
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,27 +31,21 @@ class RunningProcess:
 
     endpoint: Endpoint
     process: "subprocess.Popen[bytes]"
+    ports: Ports
     log: Path
 
     def check(self) -> None:
         """Raise CandidateError where the process has ended."""
         if (code := self.process.poll()) is not None:
             raise CandidateError(
-                f"the server died while it served ({_exit_text(code)})",
+                f"the server died while it served ({exit_text(code)})",
                 hint=f"its output is in {self.log}",
                 log_tail=log_tail(self.log),
             )
 
     def scrape(self) -> str | None:
         """Read the Prometheus page; None where it cannot be had just now."""
-        url = self.endpoint.metrics_url
-        if url is None:
-            return None
-        try:
-            with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 - our own URL
-                return str(response.read().decode("utf-8", "replace"))
-        except OSError:
-            return None
+        return fetch(self.ports.rest, flags.METRICS_PATH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,21 +69,28 @@ class ProcessLauncher:
         with disk(folder):
             folder.mkdir(parents=True, exist_ok=True)
             files = flags.write_files(self.scenario, config, folder)
-        port, rest_port = _free_ports(2)
-        given = flags.server_flags(self.scenario, config, files, port=port, rest_port=rest_port)
+        ports = Ports(*_free_ports(2))
+        given = flags.server_flags(
+            self.scenario, config, files, port=ports.grpc, rest_port=ports.rest
+        )
         log = folder / "server.log"
         started_ns = now_ns()
         process = self._start([*self.command, *flags.argv(given)], log)
+
+        def ended() -> CandidateError | HostError | None:
+            code = process.poll()
+            return None if code is None else start_failure(code, log, config)
+
         try:
-            self._await_ready(process, (port, rest_port), log, config)
+            await_ready(ports, log, ended, timeout_s=self.scenario.server.start_timeout_s)
             endpoint = Endpoint(
-                address=f"127.0.0.1:{port}",
-                metrics_url=f"http://127.0.0.1:{rest_port}{flags.METRICS_PATH}",
+                address=ports.address,
+                metrics_url=ports.metrics_url,
                 pid=process.pid,
                 start_s=(now_ns() - started_ns) / NS_PER_S,
                 flags=tuple(given.items()),
             )
-            yield RunningProcess(endpoint, process, log)
+            yield RunningProcess(endpoint, process, ports, log)
         finally:
             _stop(process)
 
@@ -113,33 +111,6 @@ class ProcessLauncher:
                 f"{argv[0]}: cannot be started: {error.strerror}",
                 hint="check the disk, the process limit and server.binary",
             ) from None
-
-    def _await_ready(
-        self,
-        process: "subprocess.Popen[bytes]",
-        ports: Sequence[int],
-        log: Path,
-        config: Config,
-    ) -> None:
-        """Wait for every port, the process's end, a telling log line, or the deadline.
-
-        The metrics' port opens after gRPC's: without it a trial would have no evidence.
-        """
-        deadline_ns = now_ns() + int(self.scenario.server.start_timeout_s * NS_PER_S)
-        while now_ns() < deadline_ns:
-            if (code := process.poll()) is not None:
-                raise _start_failure(code, log, config)
-            if all(_accepts(port) for port in ports):
-                _refuse_unknown_flags(log)
-                return
-            _refuse_missing_model(log)
-            _refuse_lost_metrics(log)
-            time.sleep(POLL_S)
-        raise CandidateError(
-            f"the server was not ready within {self.scenario.server.start_timeout_s:g} s",
-            hint="raise server.start_timeout_s, or look into its log for what it waits for",
-            log_tail=log_tail(log),
-        )
 
 
 def embedded(scenario: Scenario, cpus: frozenset[int] | None) -> ProcessLauncher:
@@ -188,74 +159,6 @@ def _free_ports(count: int) -> tuple[int, ...]:
     finally:
         for probe in sockets:
             probe.close()
-
-
-def _accepts(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.settimeout(0.5)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _refuse_unknown_flags(log: Path) -> None:
-    """The server goes on without a flag it does not know; a trial must not."""
-    for line in log_lines(log):
-        if "unknown argument" in line:
-            raise HostError(
-                f"the server does not know a flag: {line.strip()}",
-                hint="correct server.flags or search.space.flags in the scenario",
-            )
-
-
-def _refuse_missing_model(log: Path) -> None:
-    """The server waits for ever for a model that is not there."""
-    for line in log_lines(log):
-        if "Could not find base path" in line or "No versions of servable" in line:
-            raise ModelError(
-                f"the server finds no model: {line.strip()}",
-                hint="model.path must hold a directory named by a number, such as 1/",
-            )
-
-
-def _refuse_lost_metrics(log: Path) -> None:
-    """The server goes on without its HTTP port where that is taken; a trial must not."""
-    for line in log_lines(log):
-        if "Couldn't bind to port" in line or "Failed to start HTTP Server" in line:
-            raise HostError(
-                f"the server exports no metrics: {line.strip()}",
-                hint="the port was taken between choosing and binding it; start again, "
-                "the run resumes where it was",
-            )
-
-
-def _start_failure(code: int, log: Path, config: Config) -> CandidateError | HostError:
-    tail = log_tail(log)
-    if "BuildAndStart" in tail or "address already in use" in tail.lower():
-        return HostError(
-            "the server's port was taken between choosing and binding it",
-            hint="start again; the run resumes where it was",
-        )
-    cause = f"; likely cause: {_likely_cause(config)}" if code == SEGFAULT else ""
-    reason = next((line for line in tail.splitlines()[::-1] if "Error:" in line), "")
-    text = f"the server exited before it was ready ({_exit_text(code)}{cause})"
-    return CandidateError(
-        f"{text}: {reason.strip()}" if reason else text,
-        hint=f"its output is in {log}",
-        log_tail=tail,
-    )
-
-
-def _likely_cause(config: Config) -> str:
-    if config.batching is None:
-        return "the model or the machine, since batching is off"
-    return f"the batching parameters ({config.label()})"
-
-
-def _exit_text(code: int) -> str:
-    if code >= 0:
-        return f"exit code {code}"
-    with suppress(ValueError):
-        return f"killed by {signal.Signals(-code).name}"
-    return f"killed by signal {-code}"
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:

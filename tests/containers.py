@@ -1,0 +1,84 @@
+"""Images for tests, made here in a moment: nothing is pulled, and nothing is copied.
+
+An image holds one file, `tensorflow_model_server`, which is the embedded server (or the fake one
+of `server/fake_server.py`); Python and its packages are this host's own, mounted read-only with
+`server.mounts`. So a container's whole path is real: flags, mounts, limits, ports and its end.
+"""
+
+import io
+import sys
+import tarfile
+from pathlib import Path
+
+from tuner.errors import HostError
+from tuner.server.containers.engine import Engine, connect
+
+REPOSITORY = Path(__file__).parents[1]
+FAKE = REPOSITORY / "tests" / "server" / "fake_server.py"
+VERSION = "TensorFlow ModelServer: 2.19.0"
+
+EMBEDDED_IMAGE = "tuner-test/embedded:1"
+FAKE_IMAGE = "tuner-test/fake:1"
+EMPTY_IMAGE = "tuner-test/empty:1"
+
+SCRIPTS = {
+    EMBEDDED_IMAGE: f"""\
+import sys
+if "--version" in sys.argv:
+    print("{VERSION} (the embedded server)")
+    sys.exit()
+from tuner.server.embedded.__main__ import main
+main(sys.argv[1:])
+""",
+    FAKE_IMAGE: f"exec(compile(open({str(FAKE)!r}).read(), {str(FAKE)!r}, 'exec'))\n",
+    EMPTY_IMAGE: None,
+}
+
+
+def mounts() -> list[str]:
+    """What an image's Python needs of this host."""
+    folders = dict.fromkeys([Path("/usr"), Path(sys.base_prefix), Path(sys.prefix), REPOSITORY])
+    inner = [folder for folder in folders if not any(other in folder.parents for other in folders)]
+    return [f"{folder}:{folder}" for folder in inner]
+
+
+def engine_or_why_not() -> Engine | str:
+    """An engine with the images, or why there is none."""
+    try:
+        engine = connect()
+    except HostError as error:
+        return f"{error.message}; {error.hint}"
+    build(engine)
+    return engine
+
+
+def build(engine: Engine) -> None:
+    """Put the images onto an engine."""
+    for name, script in SCRIPTS.items():
+        repository, _, tag = name.partition(":")
+        engine.client.api.import_image_from_data(
+            _root(script), repository, tag, changes=["ENV PATH=/opt/serving/bin:/usr/bin"]
+        )
+
+
+def scenario_lines(image: str, *more: str) -> str:
+    """The `[server]` section for an image."""
+    return "\n".join(
+        ['launcher = "docker"', f'image = "{image}"', f"mounts = {mounts()!r}", *more]
+    )
+
+
+def _root(script: str | None) -> bytes:
+    """A root file system of links into /usr, and the server."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as tar:
+        for name in ("bin", "lib", "lib64"):
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = tarfile.SYMTYPE, f"usr/{name}"
+            tar.addfile(link)
+        if script is not None:
+            content = f"#!{sys.executable}\n{script}".encode()
+            file = tarfile.TarInfo("opt/serving/bin/tensorflow_model_server")
+            file.size, file.mode = len(content), 0o755
+            tar.addfile(file, io.BytesIO(content))
+    return data.getvalue()

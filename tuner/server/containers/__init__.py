@@ -1,0 +1,1 @@
+"""TensorFlow Serving in a container, on whichever Docker Engine the docker command would use."""

@@ -1,0 +1,206 @@
+"""The Docker Engine: which one, whether it answers, and what its refusals mean.
+
+Every error of the docker package and of its transport enters here, and nowhere else.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import docker
+import requests
+from docker.context import ContextAPI
+from docker.errors import APIError, DockerException, ImageNotFound, TLSParameterError
+from docker.models.images import Image
+from docker.utils import kwargs_from_env
+
+from tuner.errors import HostError
+
+TIMEOUT_S = 60
+"""How long the engine may think about one request."""
+
+REMEDIES = (
+    (
+        "could not select device driver",
+        "no GPU runtime: install the NVIDIA container toolkit, run `nvidia-ctk runtime configure "
+        "--runtime=docker` and restart Docker; or remove server.gpus",
+    ),
+    (
+        "nvidia-container-cli|libnvidia|nvidia-smi",
+        "the GPU driver of this host and the image do not fit: see that nvidia-smi works here, "
+        "then choose an image whose CUDA the driver supports",
+    ),
+    ("unknown or invalid runtime name|unknown runtime", "correct server.runtime"),
+    (
+        "port is already allocated|all ports are allocated|address already in use",
+        "no port of 127.0.0.1 is left to publish on: end what holds them, or widen "
+        "net.ipv4.ip_local_port_range",
+    ),
+    ("docker-init", "install docker-init beside the engine (on Debian the package tini)"),
+    (
+        "executable file not found|no such file or directory: unknown|exec format error",
+        "the image holds no tensorflow_model_server for this machine: correct server.image",
+    ),
+    ("bind source path does not exist", "correct server.mounts, or the model's path"),
+    ("no space left on device", "make room where the engine keeps its data"),
+    ("requested cpus are not available", "correct server.cpus"),
+    ("minimum memory limit|invalid memory|memory limit", "raise server.memory"),
+    (
+        "no such image|invalid reference format",
+        "correct server.image, such as tensorflow/serving:2.20.0",
+    ),
+    ("permission denied", "see that the engine may read what is mounted"),
+)
+"""What an engine's refusal means, by a pattern in its text, and what to do about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """An engine that answered. `local` says that it runs on this host, with our own paths."""
+
+    client: docker.DockerClient
+    where: str
+    version: str
+    api: tuple[int, int]
+    local: bool
+    rootless: bool
+    cpus: int
+
+    def require_api(self, needed: tuple[int, int], key: str) -> None:
+        """Raise HostError where the engine is too old for what a scenario's key asks."""
+        if self.api < needed:
+            shown = ".".join(map(str, needed))
+            raise HostError(
+                f"server.{key}: Docker Engine {self.version} is too old for it (it needs API "
+                f"{shown})",
+                hint=f"update the engine, or remove server.{key}",
+            )
+
+    def image(self, name: str) -> Image | None:
+        """Find an image by name; None where the engine lacks it. Raises HostError."""
+        with mapped(self.where), suppress(ImageNotFound):
+            return self.client.images.get(name)
+        return None
+
+
+def connect() -> Engine:
+    """Reach the engine that the docker command would use: DOCKER_HOST, or the current context.
+
+    Raises HostError where none answers.
+    """
+    where = _address()
+    with mapped(where):
+        client = _client()
+        told = client.version()
+        info = client.info()
+    major, minor = told["ApiVersion"].split(".")
+    return Engine(
+        client=client,
+        where=where,
+        version=told["Version"],
+        api=(int(major), int(minor)),
+        local=where.startswith("unix://"),
+        rootless=any("rootless" in option for option in info.get("SecurityOptions") or ()),
+        cpus=int(info["NCPU"]),
+    )
+
+
+@contextmanager
+def mapped(where: str = "the Docker Engine") -> Iterator[None]:
+    """Map what the engine refuses, and its absence, to HostError."""
+    try:
+        yield
+    except TLSParameterError as error:
+        raise HostError(
+            f"{where}: its TLS settings cannot be used: {str(error).splitlines()[0]}",
+            hint="correct DOCKER_CERT_PATH and DOCKER_TLS_VERIFY, or the docker context",
+        ) from None
+    except (DockerException, requests.exceptions.RequestException, OSError, ValueError) as error:
+        raise _host_error(where, error) from None
+
+
+def _host_error(where: str, error: BaseException) -> HostError:
+    if isinstance(error.__cause__, APIError):  # wrapped where the first request was refused
+        error = error.__cause__
+    text = " ".join(str(getattr(error, "explanation", None) or error).split())
+    answered = getattr(error, "response", None) is not None
+    return _refusal(text) if answered else _silence(where, text)
+
+
+def _refusal(text: str) -> HostError:
+    """The error for an engine that said no."""
+    if "No such container" in text:
+        return HostError(
+            "the server's container was removed by somebody else",
+            hint="leave containers labelled tuner.run alone; the run can be resumed",
+        )
+    for pattern, remedy in REMEDIES:
+        if re.search(pattern, text, re.IGNORECASE):
+            return HostError(f"Docker refuses: {text}", hint=remedy)
+    return HostError(f"Docker refuses: {text}", hint="see the engine's log")
+
+
+def _silence(where: str, text: str) -> HostError:
+    """The error for an engine that is out of reach."""
+    if "Permission denied" in text or "PermissionError" in text:
+        return HostError(
+            f"{where}: no permission to talk to the Docker Engine",
+            hint="join the group docker (sudo usermod -aG docker $USER) and log in again",
+        )
+    if "paramiko" in text:
+        return HostError(
+            f"{where}: reaching an engine over ssh needs paramiko",
+            hint="install it beside tuner: pip install 'docker[ssh]'",
+        )
+    return HostError(
+        f"{where}: no Docker Engine answers",
+        hint="start it (sudo systemctl start docker), or name it with DOCKER_HOST or a docker "
+        "context; a run that was stopped can be resumed",
+    )
+
+
+def _client() -> docker.DockerClient:
+    if os.environ.get("DOCKER_HOST"):
+        return docker.DockerClient(version="auto", timeout=TIMEOUT_S, **kwargs_from_env())
+    name = _context_name()
+    if name == "default":
+        return docker.DockerClient(version="auto", timeout=TIMEOUT_S)
+    context = _context(name)
+    return docker.DockerClient(
+        base_url=context.Host, tls=context.TLSConfig or False, version="auto", timeout=TIMEOUT_S
+    )
+
+
+def _address() -> str:
+    if host := os.environ.get("DOCKER_HOST"):
+        return host
+    name = _context_name()
+    if name == "default":
+        return "unix:///var/run/docker.sock"
+    return str(_context(name).Host)
+
+
+def _context(name: str) -> "docker.context.Context":
+    context = ContextAPI.get_context(name)
+    if context is None:
+        raise HostError(
+            f"docker context {name!r}: there is none of this name",
+            hint="see: docker context ls; choose one with DOCKER_CONTEXT",
+        )
+    return context
+
+
+def _context_name() -> str:
+    """The context that the docker command would use."""
+    if name := os.environ.get("DOCKER_CONTEXT"):
+        return name
+    folder = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    try:
+        chosen = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return "default"
+    return str(chosen.get("currentContext") or "default")

@@ -1,0 +1,302 @@
+"""Starts TensorFlow Serving in a container, and leaves none behind."""
+
+import secrets
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from docker.models.containers import Container
+
+from tuner.clock import NS_PER_S, now_ns
+from tuner.errors import CandidateError, HostError, TunerError, disk
+from tuner.records import Config, Endpoint, ServerIdentity
+from tuner.scenario import Scenario
+from tuner.server import flags
+from tuner.server.containers import images
+from tuner.server.containers.ending import Ending, ending, oom_kills
+from tuner.server.containers.engine import Engine, connect, mapped
+from tuner.server.containers.gpus import gpu_names
+from tuner.server.containers.images import Image
+from tuner.server.containers.owner import Owner, remove_orphans
+from tuner.server.containers.request import GRPC_PORT, REST_PORT, container_request
+from tuner.server.launcher import Server, log_tail
+from tuner.server.readiness import Ports, await_ready, fetch, start_failure
+
+POLL_S = 0.05
+"""Between two looks at a container that starts: each asks the engine."""
+
+VERSION_S = 120.0
+LOG_END_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunningContainer:
+    """A server in a container that was ready once."""
+
+    endpoint: Endpoint
+    container: Container
+    engine: Engine
+    ports: Ports
+    log: "_Log"
+    oom_kills: int
+    memory: str
+
+    def check(self) -> None:
+        """Raise CandidateError where the server has died, HostError where the engine has."""
+        found = ended(self.container, self.engine, self.oom_kills)
+        if found is None:
+            return
+        if found.from_outside:
+            raise stopped_from_outside(found)
+        self.log.wait()
+        raise CandidateError(
+            f"the server died while it served ({found.text})",
+            hint=found.hint(self.memory) or f"its output is in {self.log.path}",
+            log_tail=log_tail(self.log.path),
+        )
+
+    def scrape(self) -> str | None:
+        """Read the Prometheus page; None where it cannot be had just now."""
+        return fetch(self.ports.rest, flags.METRICS_PATH)
+
+
+@dataclass(frozen=True, slots=True)
+class DockerLauncher:
+    """Starts `image` on `engine` with TensorFlow Serving's flags."""
+
+    scenario: Scenario
+    engine: Engine
+    image: Image
+    owner: Owner
+    cpus: frozenset[int] | None = None
+
+    def identify(self) -> ServerIdentity:
+        """Name the image, what it holds, the engine and the GPUs.
+
+        The image is started for it as every trial will be, so what the engine refuses is known
+        before the night.
+        """
+        return ServerIdentity(
+            launcher="docker",
+            version=self._version(),
+            image=self.image.name,
+            digest=self.image.digest,
+            engine=f"Docker {self.engine.version}",
+            gpus=gpu_names() if self.engine.local and self.scenario.server.gpus else (),
+        )
+
+    @contextmanager
+    def launch(self, config: Config, folder: Path) -> Iterator[Server]:
+        """Start, wait until ready, yield, and remove. See `Launcher.launch`."""
+        with disk(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            files = flags.write_files(self.scenario, config, folder)
+        inner = (int(port.partition("/")[0]) for port in (GRPC_PORT, REST_PORT))
+        given = flags.server_flags(
+            self.scenario, config, files, port=next(inner), rest_port=next(inner)
+        )
+        started_ns, oom_before = now_ns(), oom_kills()
+        with (
+            self._container(flags.argv(given), folder) as container,
+            _followed(container, folder / "server.log") as log,
+        ):
+            ports = self._published(container, config, log)
+
+            def over() -> TunerError | None:
+                found = ended(container, self.engine, oom_before)
+                return None if found is None else self._start_failure(found, log, config)
+
+            await_ready(
+                ports,
+                log.path,
+                over,
+                timeout_s=self.scenario.server.start_timeout_s,
+                poll_s=POLL_S,
+            )
+            endpoint = Endpoint(
+                address=ports.address,
+                metrics_url=ports.metrics_url,
+                pid=_pid(container, self.engine),
+                start_s=(now_ns() - started_ns) / NS_PER_S,
+                flags=tuple(given.items()),
+                relays=_relays(ports) if self.engine.local else (),
+            )
+            yield RunningContainer(
+                endpoint,
+                container,
+                self.engine,
+                ports,
+                log,
+                oom_before,
+                self.scenario.server.memory,
+            )
+
+    @contextmanager
+    def _container(
+        self, arguments: Sequence[str], folder: Path, **changes: Any
+    ) -> Iterator[Container]:
+        """Create and start a container that is gone when the block ends, however it ends."""
+        name = f"tuner-{folder.name}-{secrets.token_hex(4)}"
+        request = container_request(
+            self.scenario,
+            self.engine,
+            self.image,
+            arguments=arguments,
+            folders=(folder,),
+            labels=self.owner.labels(str(folder.parent.parent), folder.name),
+            cpus=self.cpus if self.engine.local else None,
+        )
+        try:
+            with mapped(self.engine.where):
+                container = self.engine.client.containers.create(name=name, **request | changes)
+                container.start()
+            yield container
+        finally:
+            # By name: what interrupts a call to the engine does not stop the engine.
+            with suppress(HostError), mapped(self.engine.where):
+                self.engine.client.api.remove_container(name, force=True, v=True)
+
+    def _published(self, container: Container, config: Config, log: "_Log") -> Ports:
+        """Read back which ports of 127.0.0.1 the engine chose."""
+        with mapped(self.engine.where):
+            container.reload()
+        given = container.attrs["NetworkSettings"]["Ports"]
+        try:
+            numbers = (int(given[port][0]["HostPort"]) for port in (GRPC_PORT, REST_PORT))
+            return Ports(*numbers)
+        except (KeyError, IndexError, TypeError):  # it has ended already and publishes nothing
+            found = ended(container, self.engine, oom_kills())
+        if found is not None:
+            raise self._start_failure(found, log, config)
+        raise HostError(
+            "the engine published no port on 127.0.0.1",
+            hint="see that its networks work: docker run -p 127.0.0.1::80 IMAGE",
+        )
+
+    def _start_failure(self, found: Ending, log: "_Log", config: Config) -> TunerError:
+        log.wait()
+        if found.from_outside:
+            return stopped_from_outside(found)
+        if found.never_began:
+            return no_server(self.image, log_tail(log.path))
+        if "Read-only file system" in log_tail(log.path):
+            return HostError(
+                "the server cannot write where it wants to: its root is read-only",
+                hint='set server.root = "writable"',
+            )
+        if hint := found.hint(self.scenario.server.memory):
+            return CandidateError(
+                f"the server exited before it was ready ({found.text})",
+                hint=hint,
+                log_tail=log_tail(log.path),
+            )
+        return start_failure(found.signed, log.path, config)
+
+    def _version(self) -> str:
+        """Ask the image's server for its version, `TensorFlow ModelServer: 2.19.0`."""
+        folder = self.scenario.served[0].path
+        with self._container(["--version"], folder, ports={}) as container:
+            with mapped(self.engine.where):
+                container.wait(timeout=VERSION_S)
+                said = container.logs().decode("utf-8", "replace")
+            found = ended(container, self.engine, oom_kills())
+        if found is not None and found.never_began:
+            raise no_server(self.image, said)
+        lines = said.splitlines()
+        return next((line.strip() for line in lines if "ModelServer" in line), "unknown version")
+
+
+def open_docker(
+    scenario: Scenario, cpus: frozenset[int] | None, notify: Callable[[str], None]
+) -> DockerLauncher:
+    """Reach the engine, clear what dead runs left on it, and see that it has the image.
+
+    Raises HostError where there is no engine, or no image.
+    """
+    engine = connect()
+    owner = Owner.this_process()
+    for orphan in remove_orphans(engine, owner):
+        notify(f"removed the container of a run that has ended: {orphan}")
+    image = images.find(engine, scenario.server.image, notify)
+    return DockerLauncher(scenario, engine, image, owner, cpus)
+
+
+def ended(container: Container, engine: Engine, oom_before: int) -> Ending | None:
+    """Ask how a container has ended; None while it runs. Raises HostError without an engine."""
+    with mapped(engine.where):
+        container.reload()
+    return ending(container.attrs["State"], grown=oom_kills() > oom_before and engine.local)
+
+
+def no_server(image: Image, said: str) -> HostError:
+    """The error for an image that cannot start what every trial starts."""
+    return HostError(
+        f'server.image: "{image.name}" cannot start tensorflow_model_server: {said.strip()}',
+        hint="choose an image of TensorFlow Serving for this machine's processor",
+    )
+
+
+def stopped_from_outside(found: Ending) -> HostError:
+    """The error for a container that neither crashed nor ran out of memory."""
+    return HostError(
+        f"the server's container was stopped from outside ({found.text})",
+        hint="see whether the Docker Engine was stopped, or who used docker stop or kill; "
+        "the run can be resumed",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Log:
+    """A file that a container's output is written to as it comes."""
+
+    path: Path
+    writer: threading.Thread
+
+    def wait(self) -> None:
+        """Wait until all that a container said before it ended is in the file."""
+        self.writer.join(LOG_END_S)
+
+
+@contextmanager
+def _followed(container: Container, path: Path) -> Iterator[_Log]:
+    """Write the container's output to `path`; at the end of the block the container is killed."""
+
+    def follow() -> None:
+        with suppress(HostError), mapped(), path.open("wb", buffering=0) as file:
+            for chunk in container.logs(stream=True, follow=True):
+                file.write(chunk)
+
+    with disk(path):
+        path.touch()
+    log = _Log(path, threading.Thread(target=follow, name="server.log", daemon=True))
+    log.writer.start()
+    try:
+        yield log
+    finally:
+        with suppress(HostError), mapped():
+            container.kill()
+        log.wait()
+
+
+def _pid(container: Container, engine: Engine) -> int | None:
+    """The server's process on this host; None where it is not to be seen from here."""
+    pid = int(container.attrs["State"]["Pid"])
+    try:
+        groups = Path(f"/proc/{pid}/cgroup").read_text(encoding="ascii")
+    except OSError:
+        return None
+    return pid if engine.local and str(container.id) in groups else None
+
+
+def _relays(ports: Ports) -> tuple[int, ...]:
+    """Docker's proxies of the published ports, whose work is the server's, not a stranger's."""
+    wanted = {str(ports.grpc), str(ports.rest)}
+    return tuple(
+        process.pid
+        for process in psutil.process_iter(["name", "cmdline"])
+        if process.info["name"] == "docker-proxy" and wanted & set(process.info["cmdline"] or ())
+    )
