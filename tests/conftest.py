@@ -49,6 +49,14 @@ def docker_engine():
     engine.client.close()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_our_own(tmp_path_factory):
+    """What tests keep for this machine (calibrations) is not the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of its own with 64 KiB, where this machine lets us mount one."""

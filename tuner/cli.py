@@ -102,6 +102,41 @@ def tune(
 
 
 @main.command()
+@click.option(
+    "--engine",
+    type=click.Choice(["http2", "grpcio"]),
+    default="http2",
+    show_default=True,
+    help="The load generator's client.",
+)
+@click.option(
+    "--seconds", type=click.FloatRange(0.2, 60), default=3.0, show_default=True, help="Per figure."
+)
+@as_json
+@guarded
+def calibrate(engine: str, seconds: float, json_: bool) -> None:
+    """Measure the load generator itself on this machine, against a server that does nothing.
+
+    Keeps the result for this machine: no load above half of it is measured afterwards. Uses
+    nghttpd as the server where it is installed (Debian: nghttp2), else a simple one of its own.
+
+    \b
+    Example:  tuner calibrate --json
+    """  # noqa: D301
+    from tuner.commands import calibrate as calibrations
+
+    found = calibrations.calibrate(
+        engine, seconds=seconds, notify=lambda text: click.echo(text, err=True)
+    )
+    path = calibrations.keep(found)
+    if json_:
+        click.echo(calibrations.as_json_text(found))
+        return
+    click.echo(calibrations.describe(found))
+    click.echo(f"kept in {path}")
+
+
+@main.command()
 @click.argument("scenario", type=FILE)
 @as_json
 @guarded

@@ -1,11 +1,12 @@
 """From a scenario to a bench: models looked at, requests built, processors and launcher chosen."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tuner import builtin, environment, model
+from tuner.commands.calibrate import calibrated
 from tuner.errors import ModelError
 from tuner.load.payload import MixPart, build_pool
 from tuner.records import ServerIdentity
@@ -46,6 +47,8 @@ def prepare(
         placement=placement.describe(),
     )
     described["server_cpus"] = sorted(placement.server)
+    calibration = calibrated(scenario.load.engine, placement, notify)
+    described["load_generator"] = asdict(calibration)
     notify("building the requests")
     pool = run.path / "requests.pool"
     build_pool([part(section, info) for section, info in infos], seed=scenario.seed).save(pool)
@@ -58,6 +61,7 @@ def prepare(
         environment_id=environment.environment_id(described),
         generator_cpus=placement.generator,
         notify=notify,
+        usable_rps=calibration.usable_rps,
     )
     return Prepared(bench, identity, described, len(placement.server))
 

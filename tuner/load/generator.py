@@ -87,8 +87,10 @@ class Generator:
         cpus: frozenset[int] | None = None,
         niceness: int = -10,
         connections: int = 1,
+        usable_rps: float | None = None,
     ) -> None:
         self._deadline_s = deadline_s
+        self._usable_rps = usable_rps
         self._settings = {
             "address": address,
             "pool": str(pool_path),
@@ -152,7 +154,11 @@ class Generator:
         return float(times.user + times.system)
 
     def open_loop(self, load: OpenLoop) -> Samples:
-        """Run a schedule and wait for all answers. Raises LoadError or InputError (the trace)."""
+        """Run a schedule and wait for all answers. Raises LoadError or InputError (the trace).
+
+        A rate above `usable_rps` is refused: its figures would be the generator's.
+        """
+        self._require_usable(load)
         offsets_ns = load.offsets_ns()
         command = {
             "do": "open_loop",
@@ -196,6 +202,16 @@ class Generator:
         }
         reply, _ = self._ask(command, b"", len(rows) * self._models * repeats * deadline_s)
         return _statuses(reply)
+
+    def _require_usable(self, load: OpenLoop) -> None:
+        if self._usable_rps is None or not load.rate_rps or load.rate_rps <= self._usable_rps:
+            return
+        raise LoadError(
+            f"a load of {load.rate_rps:,.0f} requests/s is above half of what this generator can "
+            f"send on this machine, {2 * self._usable_rps:,.0f}/s: it would be measured itself",
+            hint="measure the generator again while the machine is idle (tuner calibrate), give "
+            "load.cpus a faster processor, or put more rows into a request",
+        )
 
     def _ask(
         self, command: wire.Message, blob: bytes, expected_s: float

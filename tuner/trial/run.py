@@ -106,5 +106,6 @@ def _generator(bench: Bench, server: Server, stack: ExitStack) -> Generator:
             engine=load.engine,
             deadline_s=load.deadline_ms / 1000,
             cpus=bench.generator_cpus,
+            usable_rps=bench.usable_rps,
         )
     )

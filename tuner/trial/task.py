@@ -16,7 +16,8 @@ class Bench:
 
     `pool` is the file of requests, `folder` the run directory; `notify` is told in a few words
     what is going on, for people who watch. `keeper` may let a server live on from one trial of
-    the search to the next; None: every trial starts its own.
+    the search to the next; None: every trial starts its own. `usable_rps` is the highest load that
+    the generator may be asked for; None: nobody knows.
     """
 
     scenario: Scenario
@@ -28,6 +29,7 @@ class Bench:
     generator_cpus: frozenset[int]
     notify: Callable[[str], None]
     keeper: Launcher | None = None
+    usable_rps: float | None = None
 
     def launcher_for(self, role: Role) -> Launcher:
         """Choose how a trial gets its server: what confirms or is asked for starts afresh."""
