@@ -5,10 +5,10 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test lint bench lock clean
+.PHONY: help setup quickstart test lint bench bench-loadgen lock clean
 
 help:  ## Show the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## Create .venv with the locked versions
 
@@ -37,6 +37,13 @@ lint: $(READY)  ## Check format, lint and types
 
 bench: $(READY)  ## Measure the embedded server's cost beside plain grpcio
 	$(BIN)/python benchmarks/embedded_server.py
+
+# locust brings gevent, which patches what everything else uses: it gets a .venv of its own.
+LOCUST := benchmarks/loadgen/.venv
+bench-loadgen: $(READY)  ## Measure load generators side by side (Debian: nghttp2)
+	@[ -x $(LOCUST)/bin/locust ] || { $(PYTHON) -m venv $(LOCUST) && \
+	  $(LOCUST)/bin/pip install --quiet --disable-pip-version-check locust==2.47.0 grpcio==1.85.3; }
+	$(BIN)/python benchmarks/loadgen/bench.py $(PARTS)
 
 # Needs uv (pip install uv). The override in pyproject.toml keeps TensorFlow from coming twice.
 lock:  ## Resolve pyproject.toml into requirements.lock

@@ -18,7 +18,9 @@ def utc_now() -> str:
 
 
 def wait_until(at_ns: int | None) -> int:
-    """Sleep until an instant of the monotonic clock, if one is given, and return the time."""
-    while at_ns is not None and (left_ns := at_ns - time.monotonic_ns()) > 0:
+    """Sleep until an instant of the monotonic clock and return it; None is now."""
+    if at_ns is None:
+        return time.monotonic_ns()
+    while (left_ns := at_ns - time.monotonic_ns()) > 0:
         time.sleep(left_ns / NS_PER_S)
-    return time.monotonic_ns()
+    return at_ns

@@ -150,6 +150,7 @@ class HostEvidence:
     server_cpu: float | None
     generator_cpu: float
     foreign_cpu: float | None
+    generator_processes: int = 1
 
 
 @dataclass(frozen=True, slots=True)

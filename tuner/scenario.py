@@ -271,13 +271,22 @@ def _is_positive(value: Flag) -> bool:
 class LoadSection(_Section):
     """The requests' arrival, and who sends them."""
 
-    arrivals: Literal["poisson", "constant", "trace"] = Field(
+    arrivals: Literal["poisson", "constant", "bursts", "trace"] = Field(
         "poisson", description="Open-loop arrival process."
+    )
+    burst_cv: PositiveFloat | None = Field(
+        None,
+        description="Coefficient of variation of the gaps between `bursts`; 1 is Poisson, more is "
+        "burstier.",
     )
     trace: Path | None = Field(None, description="File of arrival offsets in seconds, one a line.")
     engine: Literal["http2", "grpcio"] = Field(
         "http2",
         description="The load generator's client; `grpcio` is the cross-check.",
+    )
+    connections: PositiveInt = Field(1, description="Connections of each generator process.")
+    processes: PositiveInt = Field(
+        1, description="Generator processes that share out the load; one suffices nearly always."
     )
     concurrency: PositiveInt = Field(
         64, description="Requests outstanding in the closed loop that finds the peak."
@@ -289,9 +298,11 @@ class LoadSection(_Section):
     cpus: str = Field("auto", description="`auto`, `all`, or a list: processors of the generator.")
 
     @model_validator(mode="after")
-    def _a_trace_has_a_file(self) -> Self:
+    def _arrivals_have_what_they_need(self) -> Self:
         if (self.arrivals == "trace") != (self.trace is not None):
             raise ValueError('arrivals = "trace" and trace = "FILE" belong together')
+        if (self.arrivals == "bursts") != (self.burst_cv is not None):
+            raise ValueError('arrivals = "bursts" and burst_cv = 2.0 belong together')
         return self
 
 

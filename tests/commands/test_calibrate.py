@@ -96,7 +96,7 @@ def test_a_load_above_half_of_the_ceiling_is_refused(tmp_path):
     RequestPool((b"x",), (1,), (1.0,), (b"",)).save(pool)
     with null_server(own=True) as server, Generator(server.address, pool, usable_rps=100) as made:
         assert len(made.open_loop(OpenLoop(99, 0.2, seed=1)))
-        words = r"101 requests/s is above half .* 200/s: it would be measured itself\n.*calibrate"
+        words = r"101 requests/s is above half .* 200/s: it would measure itself\n.*calibrate"
         with pytest.raises(LoadError, match=words):
             made.open_loop(OpenLoop(101, 0.2, seed=1))
         assert len(made.open_loop(OpenLoop(99, 0.2, seed=1)))

@@ -23,7 +23,7 @@ def test_poisson_statistics():
     assert offsets.dtype == np.int64
     assert abs(len(offsets) - 100_000) < 5 * 316
     assert np.all(gaps_s >= 0)
-    assert 0 <= offsets[0] < offsets[-1] < 1000e9
+    assert offsets[0] >= 0 < offsets[-1] < 1000e9
     # Exponential gaps: mean 1 / rate, deviation equal to the mean, memoryless.
     assert gaps_s.mean() == pytest.approx(0.01, rel=0.02)
     assert gaps_s.std() == pytest.approx(0.01, rel=0.02)
@@ -85,3 +85,51 @@ def test_missing_and_binary_trace(tmp_path):
     (tmp_path / "trace.bin").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="not text"):
         arrivals.trace(tmp_path / "trace.bin", 1.0)
+
+
+@pytest.mark.parametrize("cv", [0.5, 1.0, 3.0])
+def test_bursts_have_the_rate_and_the_variation_asked_for(cv):
+    offsets = arrivals.bursts(1000, 200, cv, seed=3)
+    gaps = np.diff(offsets)
+    assert len(offsets) == pytest.approx(200_000, rel=0.03)
+    assert gaps.std() / gaps.mean() == pytest.approx(cv, rel=0.05)
+    assert np.all(gaps >= 0)
+    assert offsets[0] >= 0
+    assert offsets[-1] < 200e9
+
+
+def test_bursts_are_seeded():
+    first, again = arrivals.bursts(50, 10, 2.0, seed=1), arrivals.bursts(50, 10, 2.0, seed=1)
+    assert np.array_equal(first, again)
+    assert len(arrivals.bursts(50, 10, 2.0, seed=2)) != 0
+
+
+def test_a_ramp_rises_evenly():
+    offsets_s = arrivals.varying([(0, 0), (100, 2000)], seed=5) / 1e9
+    assert len(offsets_s) == pytest.approx(100_000, rel=0.02)
+    # The cumulative rate of a ramp is a parabola: a quarter of all come in the first half.
+    assert np.mean(offsets_s < 50) == pytest.approx(0.25, abs=0.01)
+    assert np.all(np.diff(offsets_s) >= 0)
+
+
+def test_steps_hold_their_rates():
+    profile = [(0, 100), (50, 100), (50, 1000), (60, 1000), (60, 10), (160, 10)]
+    offsets_s = arrivals.varying(profile, seed=7) / 1e9
+    counts, _ = np.histogram(offsets_s, bins=[0, 50, 60, 160])
+    assert counts == pytest.approx([5000, 10_000, 1000], rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [[], [(0, 1)], [(1, 1), (2, 1)], [(0, 1), (2, 1), (1, 1)], [(0, 0), (1, 0)], [(0, -1), (1, 2)],
+     [(0, 1), (0, 2)], [(0, float("nan")), (1, 1)]],
+)  # fmt: skip
+def test_profiles_that_are_none(profile):
+    with pytest.raises(InputError, match="profile"):
+        arrivals.varying(profile, seed=1)
+
+
+def test_a_trace_at_another_speed(tmp_path):
+    path = tmp_path / "trace"
+    path.write_text("0.5\n1\n4\n")
+    assert (arrivals.trace(path, 1.0, speed=4.0) / 1e6).tolist() == [125, 250]

@@ -54,5 +54,9 @@ def test_engine_factory_names_the_engines():
 def test_loads_that_contradict_themselves():
     with pytest.raises(ValueError, match="belong together"):
         OpenLoop(1, 1, 1, arrivals="trace")
+    with pytest.raises(ValueError, match="belong together"):
+        OpenLoop(1, 1, 1, arrivals="bursts")
+    with pytest.raises(ValueError, match="belong together"):
+        OpenLoop(None, 1, 1, profile=((0, 1), (1, 1)))
     with pytest.raises(ValueError, match="need a rate"):
         OpenLoop(None, 1, 1)

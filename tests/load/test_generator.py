@@ -192,6 +192,36 @@ def test_a_schedule_without_arrivals(echo, pool):
     assert samples.ended_ns - samples.started_ns == 100_000_000
 
 
+def test_several_processes_are_one_generator(echo, pool):
+    load = OpenLoop(rate_rps=300, duration_s=0.5, seed=4)
+    with Generator(echo, pool, processes=3) as generator, Generator(echo, pool) as single:
+        assert len(set(generator.pids)) == 3
+        samples, alone = generator.open_loop(load), single.open_loop(load)
+        closed = generator.closed_loop(concurrency=8, duration_s=0.3, seed=1)
+        assert generator.exercise([1]) == (Status("OK"),)
+        few = generator.closed_loop(concurrency=2, duration_s=0.1, seed=1)
+    # The same requests at the same times, whoever sends them.
+    assert np.array_equal(samples.intended_ns - samples.started_ns, load.offsets_ns())
+    assert np.array_equal(samples.rows, alone.rows)
+    assert np.all(samples.lateness_ns >= 0)
+    assert by_status(samples) == {"OK": len(samples)}
+    assert by_status(closed) == {"OK": len(closed)}
+    assert closed.concurrency == 8
+    assert few.concurrency == 2
+    # Never more outstanding than asked for, by everybody's sends and ends on the common clock.
+    moments = np.concatenate([closed.sent_ns, closed.done_ns])
+    steps = np.repeat([1, -1], len(closed))[np.argsort(moments, kind="stable")]
+    assert np.cumsum(steps).max() <= 8 + 2  # a send is stamped after an end it follows
+
+
+def test_a_spinning_generator_sends_on_time(echo, pool):
+    cpus = frozenset(os.sched_getaffinity(0))
+    with Generator(echo, pool, cpus=cpus, spin=True) as generator:
+        samples = generator.open_loop(OpenLoop(rate_rps=200, duration_s=0.5, seed=4))
+    assert by_status(samples) == {"OK": len(samples)}
+    assert np.all(samples.lateness_ns >= 0)
+
+
 # --- closed loop and exercise ---
 
 

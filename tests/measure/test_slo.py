@@ -204,7 +204,7 @@ def test_margins_without_a_percentile_have_the_sign_of_the_count():
 @pytest.mark.parametrize(
     ("changes", "code"),
     [
-        ({"lateness_p99_ms": 6.1}, "generator-late"),
+        ({"lateness_p99_ms": 3.1}, "generator-late"),
         ({"achieved_share": 0.98}, "schedule-missed"),
         ({"host": HostEvidence(1.0, 0.95, 0.0)}, "generator-cpu"),
         ({"host": HostEvidence(1.0, 0.2, 0.3)}, "foreign-cpu"),
@@ -223,9 +223,10 @@ def test_every_doubt_makes_a_level_invalid_and_says_what_to_do(changes, code):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"lateness_p99_ms": 5.9},
+        {"lateness_p99_ms": 2.9},
         {"achieved_share": 0.995},
         {"host": HostEvidence(None, 0.85, None)},
+        {"host": HostEvidence(None, 1.7, None, generator_processes=2)},
         {"host": HostEvidence(1.9, 0.2, 0.2)},
         {"outstanding_slope_rps": 5.0},
         # Half a percent of the load: far beyond chance at this count, and of no consequence.

@@ -159,7 +159,7 @@ def describe(calibration: Calibration) -> str:
         f"{MESSAGE_BYTES} bytes each\n"
         f"  processor time        {found.cpu_us_per_request:>10.1f}   us a request\n"
         f"  latency floor         {found.latency_floor_ms:>10.3f}   ms, median at concurrency 1\n"
-        f"  lateness p99          {found.lag_p99_ms:>10.3f}   ms in an open loop, {PACED_RPS:,.0f}/s\n"
+        f"  lateness p99          {found.lag_p99_ms:>10.3f}   ms, open loop, {PACED_RPS:,.0f}/s\n"
         f"  highest usable load   {found.usable_rps:>10,.0f}   requests/s, half of the ceiling"
     )
 

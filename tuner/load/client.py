@@ -159,8 +159,11 @@ class EngineFactory(Protocol):
         connections: int = 1,
         tls: bool = False,
         tls_ca: Path | None = None,
+        spin: bool = False,
     ) -> Engine:
         """Return an engine for `address`; both loops put `deadline_s` on calls.
+
+        `spin` asks to poll and not to sleep just before a request is due, where an engine can.
 
         The address is `host:port` or `unix:PATH`. With `tls`, the server must show a certificate
         for the host, of an authority in the file `tls_ca`, or else of one the system trusts.

@@ -1,77 +1,89 @@
 """The load generator as its user sees it: a process, the loads it can drive, and Samples."""
 
-import os
-import signal
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from select import POLLIN, poll
-from typing import IO, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 import psutil
 
+from tuner.clock import NS_PER_S, now_ns
 from tuner.errors import LoadError
 from tuner.load import arrivals as schedules
 from tuner.load import wire
+from tuner.load.process import START_S, Process
 from tuner.records import Samples, Status
-
-START_S = 30.0
-"""How long the process may take to start and connect."""
-
-GRACE_S = 30.0
-"""How much longer than its schedule and deadline a run may take before it counts as stuck."""
 
 EXERCISE_DEADLINE_S = 120.0
 """A first request of a size may have to wait for a compiler, so it gets longer than a load's."""
 
-_TAIL_BYTES = 2000
-_TAIL_LINES = 6
+HEAD_START_S = 0.05
+"""Several processes begin a run this much after they were told to, all at the same instant."""
 
 
 @dataclass(frozen=True, slots=True)
 class OpenLoop:
     """A load whose arrivals ignore the answers.
 
-    `rate_rps` may be None for a trace, which is then replayed as recorded. Where more than
-    `give_up_outstanding` requests are unanswered, the run ends early and `Samples.ended_ns`
-    says when.
+    `rate_rps` is None for a trace that is replayed as recorded, `trace_speed` times as fast, and
+    for a `profile`, which says itself how the rate changes over `duration_s`. `burst_cv` is the
+    coefficient of variation of the gaps between bursts. Where more than `give_up_outstanding`
+    requests are unanswered, the run ends early and `Samples.ended_ns` says when.
     """
 
     rate_rps: float | None
     duration_s: float
     seed: int
-    arrivals: Literal["poisson", "constant", "trace"] = "poisson"
+    arrivals: Literal["poisson", "constant", "bursts", "trace", "profile"] = "poisson"
     trace: Path | None = None
     give_up_outstanding: int | None = None
+    burst_cv: float | None = None
+    trace_speed: float = 1.0
+    profile: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself."""
         if (self.arrivals == "trace") != (self.trace is not None):
             raise ValueError("arrivals='trace' and a trace file belong together")
-        if self.rate_rps is None and self.trace is None:
+        if (self.arrivals == "bursts") != (self.burst_cv is not None):
+            raise ValueError("arrivals='bursts' and a burst_cv belong together")
+        if (self.arrivals == "profile") != bool(self.profile):
+            raise ValueError("arrivals='profile' and a profile belong together")
+        if self.rate_rps is None and self.trace is None and not self.profile:
             raise ValueError(f"{self.arrivals} arrivals need a rate")
+
+    @property
+    def highest_rps(self) -> float:
+        """The highest rate that is asked for; 0 where only a trace knows."""
+        return max((rate for _, rate in self.profile), default=self.rate_rps or 0.0)
 
     def offsets_ns(self) -> schedules.Offsets:
         """Draw the schedule; the same for equal values. Raises InputError on a bad trace."""
         if self.trace is not None:
-            return schedules.trace(self.trace, self.duration_s, self.rate_rps)
+            return schedules.trace(
+                self.trace, self.duration_s, self.rate_rps, speed=self.trace_speed
+            )
+        if self.profile:
+            offsets = schedules.varying(self.profile, self.seed)
+            return offsets[offsets < self.duration_s * NS_PER_S]
         assert self.rate_rps is not None
         if self.arrivals == "constant":
             return schedules.constant(self.rate_rps, self.duration_s)
+        if self.burst_cv is not None:
+            return schedules.bursts(self.rate_rps, self.duration_s, self.burst_cv, self.seed)
         return schedules.poisson(self.rate_rps, self.duration_s, self.seed)
 
 
 class Generator:
-    """Drives load from a process of its own, between `with` and its end.
+    """Drives load from a process of its own, or several, between `with` and its end.
 
         with Generator("127.0.0.1:8500", pool_path, deadline_s=10) as generator:
             samples = generator.open_loop(OpenLoop(rate_rps=200, duration_s=5, seed=1))
+
+    Several processes share out the one schedule, and the processors `cpus`, and begin at the same
+    instant. `tls` and `connections` (of each process) are as in EngineFactory; `spin` is heeded
+    where a process has more than one processor to itself.
 
     A failed request is a sample with its status. LoadError says that the generator itself
     failed; what was interrupted or failed cannot go on, and must be left.
@@ -87,71 +99,75 @@ class Generator:
         cpus: frozenset[int] | None = None,
         niceness: int = -10,
         connections: int = 1,
+        processes: int = 1,
+        tls: bool = False,
+        tls_ca: Path | None = None,
+        spin: bool = False,
         usable_rps: float | None = None,
     ) -> None:
+        ordered = None if cpus is None else sorted(cpus)
+        shares = [
+            ordered and (ordered[number::processes] or ordered) for number in range(processes)
+        ]
         self._deadline_s = deadline_s
         self._usable_rps = usable_rps
-        self._settings = {
-            "address": address,
-            "pool": str(pool_path),
-            "engine": engine,
-            "deadline_s": deadline_s,
-            "cpus": None if cpus is None else sorted(cpus),
-            "niceness": niceness,
-            "connections": connections,
-        }
+        self._settings = [
+            {
+                "address": address,
+                "pool": str(pool_path),
+                "engine": engine,
+                "deadline_s": deadline_s,
+                "cpus": share,
+                "niceness": niceness,
+                "connections": connections,
+                "tls": tls,
+                "tls_ca": None if tls_ca is None else str(tls_ca),
+                "spin": spin,
+            }
+            for share in shares
+        ]
+        self._processes: list[Process] = []
         self.niceness: int | None = None
-        """The niceness the process has; the one asked for needs a privilege if negative."""
+        """The niceness the processes have; the one asked for needs a privilege if negative."""
 
     def __enter__(self) -> Self:
-        self._stderr: IO[bytes] = tempfile.TemporaryFile()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tuner.load.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._stderr,
-            # Ctrl-C in the terminal is the parent's to decide on.
-            start_new_session=True,
-            # No BLAS is called, and its threads would cost start-up time.
-            env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-        )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._commands, self._replies = self._process.stdin, self._process.stdout
-        self._idle = True
         try:
-            reply, _ = self._ask(self._settings, b"", START_S)
+            for settings in self._settings:
+                self._processes.append(Process())
+                self._processes[-1].tell(settings)
+            replies = [process.hear(START_S)[0] for process in self._processes]
         except BaseException:
             self.__exit__()
             raise
-        self.niceness = reply["niceness"]
-        self._models: int = reply["models"]
+        self.niceness = replies[0]["niceness"]
+        self._models: int = replies[0]["models"]
         return self
 
     def __exit__(self, *_: object) -> None:
-        with suppress(BrokenPipeError):
-            self._commands.close()  # the worker exits at the end of its input
-        try:
-            self._process.wait(timeout=2.0)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._replies.close()
-        self._stderr.close()
+        for process in self._processes:
+            process.close()
 
     @property
     def pid(self) -> int:
-        """The generator's process."""
-        return self._process.pid
+        """The generator's process; its first one where there are several."""
+        return self._processes[0].pid
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """All of the generator's processes."""
+        return tuple(process.pid for process in self._processes)
 
     @property
     def cpu_s(self) -> float:
-        """Processor seconds that the process has used since its start, user and system."""
-        try:
-            times = psutil.Process(self.pid).cpu_times()
-        except psutil.NoSuchProcess:
-            raise self._death() from None
-        return float(times.user + times.system)
+        """Processor seconds that the processes have used since their start, user and system."""
+        total_s = 0.0
+        for process in self._processes:
+            try:
+                times = psutil.Process(process.pid).cpu_times()
+            except psutil.NoSuchProcess:
+                raise process.death() from None
+            total_s += float(times.user + times.system)
+        return total_s
 
     def open_loop(self, load: OpenLoop) -> Samples:
         """Run a schedule and wait for all answers. Raises LoadError or InputError (the trace).
@@ -160,27 +176,62 @@ class Generator:
         """
         self._require_usable(load)
         offsets_ns = load.offsets_ns()
-        command = {
-            "do": "open_loop",
-            "duration_s": load.duration_s,
-            "seed": load.seed,
-            "give_up_outstanding": load.give_up_outstanding,
-        }
-        reply, blob = self._ask(
-            command, offsets_ns.astype("<i8").tobytes(), load.duration_s + self._deadline_s
-        )
-        return _samples(reply, blob, concurrency=None)
+        limit, parts = load.give_up_outstanding, len(self._processes)
+        commands = [
+            {
+                "do": "open_loop",
+                "duration_s": load.duration_s,
+                "seed": load.seed,
+                "give_up_outstanding": None if limit is None else -(-limit // parts),
+            }
+        ] * parts
+        blobs = [offsets_ns[number::parts].astype("<i8").tobytes() for number in range(parts)]
+        return self._run(commands, blobs, load.duration_s, concurrency=None)
 
     def closed_loop(self, *, concurrency: int, duration_s: float, seed: int) -> Samples:
         """Keep `concurrency` requests outstanding for `duration_s`. Raises LoadError."""
-        command = {
-            "do": "closed_loop",
-            "concurrency": concurrency,
-            "duration_s": duration_s,
-            "seed": seed,
-        }
-        reply, blob = self._ask(command, b"", duration_s + self._deadline_s)
-        return _samples(reply, blob, concurrency=concurrency)
+        parts = min(len(self._processes), concurrency)
+        commands = [
+            {
+                "do": "closed_loop",
+                "concurrency": len(range(number, concurrency, parts)),
+                "duration_s": duration_s,
+                "seed": seed,
+            }
+            for number in range(parts)
+        ]
+        return self._run(commands, [b""] * parts, duration_s, concurrency=concurrency)
+
+    def _run(
+        self,
+        commands: Sequence[wire.Message],
+        blobs: Sequence[bytes],
+        duration_s: float,
+        *,
+        concurrency: int | None,
+    ) -> Samples:
+        """Run one part of a load in each process, all on one clock, and merge what they saw."""
+        parts = len(commands)
+        start_ns = None if parts == 1 else now_ns() + round(HEAD_START_S * NS_PER_S)
+        working = self._processes[:parts]
+        for number, (process, command, blob) in enumerate(
+            zip(working, commands, blobs, strict=True)
+        ):
+            whole = {**command, "part": [number, parts], "start_ns": start_ns}
+            process.tell(whole, blob)
+        replies = [process.hear(duration_s + self._deadline_s) for process in working]
+        return merged([_samples(*reply, concurrency=concurrency) for reply in replies])
+
+    def _require_usable(self, load: OpenLoop) -> None:
+        if self._usable_rps is None or load.highest_rps <= self._usable_rps:
+            return
+        raise LoadError(
+            f"a load of {load.highest_rps:,.0f} requests/s is above half of what this generator "
+            f"can send on this machine, {2 * self._usable_rps:,.0f}/s: it would measure itself",
+            hint="measure the generator again while the machine is idle (tuner calibrate), give "
+            "load.cpus a faster processor or several with load.processes, or put more rows into a "
+            "request",
+        )
 
     def exercise(
         self,
@@ -200,67 +251,9 @@ class Generator:
             "repeats": repeats,
             "deadline_s": deadline_s,
         }
-        reply, _ = self._ask(command, b"", len(rows) * self._models * repeats * deadline_s)
+        expected_s = len(rows) * self._models * repeats * deadline_s
+        reply, _ = self._processes[0].ask(command, b"", expected_s)
         return _statuses(reply)
-
-    def _require_usable(self, load: OpenLoop) -> None:
-        if self._usable_rps is None or not load.rate_rps or load.rate_rps <= self._usable_rps:
-            return
-        raise LoadError(
-            f"a load of {load.rate_rps:,.0f} requests/s is above half of what this generator can "
-            f"send on this machine, {2 * self._usable_rps:,.0f}/s: it would be measured itself",
-            hint="measure the generator again while the machine is idle (tuner calibrate), give "
-            "load.cpus a faster processor, or put more rows into a request",
-        )
-
-    def _ask(
-        self, command: wire.Message, blob: bytes, expected_s: float
-    ) -> tuple[wire.Message, bytes]:
-        """Send one command and wait for its reply."""
-        if not self._idle:
-            raise LoadError(
-                "the load generator was interrupted in the middle of a run",
-                hint="leave its `with` block and start another",
-            )
-        self._idle = False
-        try:
-            wire.write(self._commands, command, blob)
-            self._await_reply(expected_s + GRACE_S)
-            reply, answer = wire.read(self._replies)
-        except (EOFError, BrokenPipeError):
-            raise self._death() from None
-        if "error" in reply:
-            raise LoadError(reply["error"], hint=reply["hint"])
-        self._idle = True
-        return reply, answer
-
-    def _await_reply(self, timeout_s: float) -> None:
-        waiting = poll()
-        waiting.register(self._replies, POLLIN)
-        started = time.monotonic()
-        if not waiting.poll(timeout_s * 1000):
-            raise LoadError(
-                f"the load generator did not answer within {time.monotonic() - started:.0f} s",
-                hint="is this machine overloaded or suspended? Run the trial again",
-            )
-
-    def _death(self) -> LoadError:
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout=2.0)
-        code = self._process.returncode
-        if code is None:
-            ended = "closed its pipe"
-        elif code < 0:
-            ended = f"was killed by {signal.Signals(-code).name}"
-        else:
-            ended = f"exited with code {code}"
-        self._stderr.seek(max(self._stderr.seek(0, os.SEEK_END) - _TAIL_BYTES, 0))
-        words = self._stderr.read().decode(errors="replace")
-        tail = "\n".join(words.strip().splitlines()[-_TAIL_LINES:])
-        return LoadError(
-            f"the load generator process {ended}",
-            hint=f"its last output:\n{tail}" if tail else "did the system run out of memory?",
-        )
 
 
 def _samples(reply: wire.Message, blob: bytes, *, concurrency: int | None) -> Samples:
@@ -281,3 +274,28 @@ def _samples(reply: wire.Message, blob: bytes, *, concurrency: int | None) -> Sa
 
 def _statuses(reply: wire.Message) -> tuple[Status, ...]:
     return tuple(Status(code, text) for code, text in reply["statuses"])
+
+
+def merged(parts: Sequence[Samples]) -> Samples:
+    """One run's samples out of those of several processes, in order of their intended times."""
+    if len(parts) == 1:
+        return parts[0]
+    numbers: dict[Status, int] = {}
+    status = []
+    for part in parts:
+        table = [numbers.setdefault(item, len(numbers)) for item in part.statuses]
+        status.append(np.array(table, dtype=np.uint16)[part.status])
+    intended_ns = np.concatenate([part.intended_ns for part in parts])
+    order = np.argsort(intended_ns, kind="stable")
+    return Samples(
+        intended_ns=intended_ns[order],
+        sent_ns=np.concatenate([part.sent_ns for part in parts])[order],
+        done_ns=np.concatenate([part.done_ns for part in parts])[order],
+        status=np.concatenate(status)[order],
+        rows=np.concatenate([part.rows for part in parts])[order],
+        statuses=tuple(numbers),
+        started_ns=min(part.started_ns for part in parts),
+        ended_ns=min(part.ended_ns for part in parts),
+        cpu_s=sum(part.cpu_s for part in parts),
+        concurrency=parts[0].concurrency,
+    )

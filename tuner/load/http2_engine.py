@@ -27,6 +27,9 @@ from tuner.load.statuses import Statuses
 from tuner.load.transport import Target, Transport, tls_context
 
 CONNECT_S = 2.0
+SPIN_NS = 100_000
+"""How long before a request is due a spinning engine ceases to sleep: longer than waking takes."""
+
 _NEVER_NS = 1 << 62
 
 
@@ -41,7 +44,9 @@ class Http2Engine:
         connections: int = 1,
         tls: bool = False,
         tls_ca: Path | None = None,
+        spin: bool = False,
     ) -> None:
+        self._spin_ns = SPIN_NS if spin else 0
         self._target = Target(address, tls_context(tls_ca) if tls else None)
         self._deadline_ns = round(deadline_s * NS_PER_S)
         self._timeout = _grpc_timeout(deadline_s)
@@ -203,7 +208,7 @@ class Http2Engine:
             self._sockets_changed = False
             self._open = [transport for c in self._channels for transport in c.transports()]
         writing = [transport for transport in self._open if transport.wants_write]
-        wait_s = (min(wake_ns, self._timer_ns) - monotonic_ns()) / NS_PER_S
+        wait_s = (min(wake_ns - self._spin_ns, self._timer_ns) - monotonic_ns()) / NS_PER_S
         readable, writable, _ = select.select(self._open, writing, (), max(wait_s, 0.0))
         for transport in writable:
             transport.write()

@@ -35,12 +35,18 @@ class Worker:
             settings["address"],
             deadline_s=settings["deadline_s"],
             connections=settings["connections"],
+            tls=settings["tls"],
+            tls_ca=None if settings["tls_ca"] is None else Path(settings["tls_ca"]),
+            # Who spins uses up his share of a processor that others need too.
+            spin=settings["spin"] and len(os.sched_getaffinity(0)) > 1,
         )
 
     def open_loop(self, command: wire.Message, blob: bytes) -> Reply:
         """Run the schedule whose offsets are the command's bytes."""
         offsets_ns = np.frombuffer(blob, dtype="<i8").astype(np.int64)
-        picks = self.pool.draw(len(offsets_ns), command["seed"])
+        # Each of several processes takes every n-th request of the one schedule.
+        number, parts = command["part"]
+        picks = self.pool.draw(len(offsets_ns) * parts, command["seed"])[number::parts]
         with _without_gc():
             columns = self.engine.open_loop(
                 self.pool.messages,
@@ -48,18 +54,21 @@ class Worker:
                 offsets_ns,
                 duration_s=command["duration_s"],
                 give_up_outstanding=command["give_up_outstanding"],
+                start_ns=command["start_ns"],
             )
         return self._samples(columns)
 
     def closed_loop(self, command: wire.Message, _blob: bytes) -> Reply:
         """Keep a number of requests outstanding."""
-        picks = self.pool.draw(PICKS, command["seed"])
+        number, parts = command["part"]
+        picks = self.pool.draw(PICKS, command["seed"])[number::parts]
         with _without_gc():
             columns = self.engine.closed_loop(
                 self.pool.messages,
                 picks,
                 concurrency=command["concurrency"],
                 duration_s=command["duration_s"],
+                start_ns=command["start_ns"],
             )
         return self._samples(columns)
 

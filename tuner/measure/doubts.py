@@ -26,7 +26,7 @@ class Tolerances:
     no longer a queue that wanders. A closed loop may miss `idle_share` of its concurrency.
     """
 
-    lateness_share: float = 0.1
+    lateness_share: float = 0.05
     lateness_floor_ms: float = 0.2
     achieved_share: float = 0.99
     generator_cpu: float = 0.9
@@ -84,19 +84,20 @@ def _generator_doubts(
         yield Doubt(
             "generator-late",
             late,
-            "lower the offered load, free a core for the generator or add generator processes",
+            "lower the offered load, free a core for the generator or raise load.processes",
         )
     if measurement.achieved_share < tolerances.achieved_share:
         yield Doubt(
             "schedule-missed",
             f"only {measurement.achieved_share:.1%} of the scheduled requests were sent in time",
-            "lower the offered load or add generator processes",
+            "lower the offered load or raise load.processes",
         )
-    if measurement.host.generator_cpu > tolerances.generator_cpu:
+    limit = tolerances.generator_cpu * measurement.host.generator_processes
+    if measurement.host.generator_cpu > limit:
         yield Doubt(
             "generator-cpu",
             f"the generator used {measurement.host.generator_cpu:.2f} cores",
-            "lower the offered load or add generator processes",
+            "lower the offered load or raise load.processes",
         )
     idle = _idle_share(measurement)
     if idle > tolerances.idle_share:
@@ -104,7 +105,7 @@ def _generator_doubts(
             "generator-idle",
             f"the closed loop kept {1 - idle:.0%} of its {measurement.concurrency} requests "
             "outstanding (Little's law)",
-            "the generator is the bottleneck: lower the concurrency or add generator processes",
+            "the generator is the bottleneck: lower the concurrency or raise load.processes",
         )
 
 

@@ -59,12 +59,12 @@ class CpuMeter:
     """Measures processor use between `start` and `stop`.
 
     `server` reads the server's processor time (`processes_cpu`, `cgroup_cpu`; None where the
-    server is not on this machine). `generator_pid` is the load generator's process.
+    server is not on this machine). `generator_pids` are the load generator's processes.
     """
 
-    def __init__(self, server: CpuReader | None, generator_pid: int) -> None:
+    def __init__(self, server: CpuReader | None, *generator_pids: int) -> None:
         self._server = server
-        self._generator_pid = generator_pid
+        self._generator_pids = generator_pids
         self._started: _Reading | None = None
 
     def start(self) -> None:
@@ -85,7 +85,7 @@ class CpuMeter:
         server = _difference(first.server_s, last.server_s)
         generator = _difference(first.generator_s, last.generator_s)
         generator = generator_s if generator is None else generator
-        own = 0.0 if self._generator_pid == os.getpid() else last.own_s - first.own_s
+        own = 0.0 if os.getpid() in self._generator_pids else last.own_s - first.own_s
         foreign = None
         if server is not None and generator is not None:
             busy = last.machine_s - first.machine_s
@@ -94,6 +94,7 @@ class CpuMeter:
             server_cpu=None if server is None else server / seconds,
             generator_cpu=(generator or 0.0) / seconds,
             foreign_cpu=foreign,
+            generator_processes=len(self._generator_pids),
         )
 
     def _read(self) -> _Reading:
@@ -107,8 +108,10 @@ class CpuMeter:
 
     def _generator_s(self) -> float | None:
         """Read the generator's own time; its children, should it have any, may be anybody's."""
-        process = _process(self._generator_pid)
-        return None if process is None else _used_s(process, reaped=False)
+        processes = [_process(pid) for pid in self._generator_pids]
+        if None in processes:
+            return None
+        return sum(_used_s(process, reaped=False) for process in processes if process)
 
 
 def _difference(first: float | None, last: float | None) -> float | None:

@@ -144,6 +144,7 @@ class Levels:
             duration_s=warmup_s + window_s,
             seed=seed,
             arrivals=load.arrivals,
+            burst_cv=load.burst_cv,
             trace=load.trace,
             give_up_outstanding=min(load.outstanding_limit, hopeless),
         )
@@ -166,7 +167,7 @@ class Levels:
         endpoint = self.server.endpoint
         pid = endpoint.pid
         reader = None if pid is None else processes_cpu(lambda: [pid, *endpoint.relays])
-        return CpuMeter(reader, self.generator.pid)
+        return CpuMeter(reader, *self.generator.pids)
 
     def _level(self, looks: Iterable[Callable[[], Stretch]]) -> Level:
         """Drive window after window until they decide; keep all of them as one level."""

@@ -106,6 +106,8 @@ def _generator(bench: Bench, server: Server, stack: ExitStack) -> Generator:
             engine=load.engine,
             deadline_s=load.deadline_ms / 1000,
             cpus=bench.generator_cpus,
+            connections=load.connections,
+            processes=load.processes,
             usable_rps=bench.usable_rps,
         )
     )
