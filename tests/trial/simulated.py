@@ -55,7 +55,7 @@ def exponential(capacity_rps):
 class SimulatedGenerator:
     """Draws the real schedules and asks the simulated server when each request is done."""
 
-    pid = 1
+    pids = (1,)
 
     def __init__(self, server):
         self.server = server
