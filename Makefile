@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test lint bench bench-loadgen lock clean
+.PHONY: help setup quickstart test lint fuzz bench bench-loadgen lock clean
 
 help:  ## Show the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,13 @@ lint: $(READY)  ## Check format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# atheris is not locked: it is needed here alone, and not for every Python.
+FUZZ_SECONDS ?= 60
+fuzz: $(READY)  ## Fuzz the load generator's HTTP/2 client for FUZZ_SECONDS
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || \
+	  $(BIN)/pip install --quiet --disable-pip-version-check atheris==3.0.0
+	$(BIN)/python tests/fuzz/fuzz_client.py -max_total_time=$(FUZZ_SECONDS) -max_len=2048
 
 bench: $(READY)  ## Measure the embedded server's cost beside plain grpcio
 	$(BIN)/python benchmarks/embedded_server.py

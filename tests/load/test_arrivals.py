@@ -3,6 +3,7 @@ import pytest
 
 from tuner.errors import InputError
 from tuner.load import arrivals
+from tuner.load.open_loop import OpenLoop
 
 
 def written(tmp_path, text):
@@ -133,3 +134,29 @@ def test_a_trace_at_another_speed(tmp_path):
     path = tmp_path / "trace"
     path.write_text("0.5\n1\n4\n")
     assert (arrivals.trace(path, 1.0, speed=4.0) / 1e6).tolist() == [125, 250]
+
+
+@pytest.mark.parametrize("kind", ["poisson", "constant", "bursts", "profile"])
+def test_a_schedule_in_pieces(kind):
+    load = OpenLoop(
+        None if kind == "profile" else 1000.0,
+        10.0,
+        seed=1,
+        arrivals=kind,
+        burst_cv=2.0 if kind == "bursts" else None,
+        profile=((0, 1000), (10, 1000)) if kind == "profile" else (),
+    )
+    ends, pieces = zip(*load.pieces(0.3), strict=True)
+    assert len(pieces) == 34
+    assert ends[-1] == 10.0
+    for end_s, piece in zip(ends, pieces, strict=True):
+        assert np.all(piece < end_s * 1e9)
+        assert np.all(piece >= (end_s - 0.3 - 1e-6) * 1e9 if end_s < 10 else piece > 0)
+    whole = np.concatenate(pieces)
+    assert np.all(np.diff(whole) >= 0)
+    if kind == "poisson":
+        assert len(whole) == pytest.approx(10_000, rel=0.05)
+        gaps = np.diff(whole)
+        assert gaps.std() / gaps.mean() == pytest.approx(1, rel=0.05)
+    else:
+        assert np.allclose(whole, load.offsets_ns(), atol=1)

@@ -214,6 +214,64 @@ def test_several_processes_are_one_generator(echo, pool):
     assert np.cumsum(steps).max() <= 8 + 2  # a send is stamped after an end it follows
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_long_run_is_kept_on_disk_as_it_goes(pool, tmp_path, processes):
+    """Requests that are outstanding between two pieces are no seam: none waits or is lost."""
+
+    def slow(request, _):
+        time.sleep(0.05)
+        return request
+
+    load = OpenLoop(rate_rps=100, duration_s=1.0, seed=2, arrivals="constant")
+    with (
+        serving(slow, threads=32) as (address, _),
+        Generator(address, pool, processes=processes) as generator,
+    ):
+        spool = generator.long_run(load, tmp_path / "samples", piece_s=0.1)
+        pieces = list(spool.samples(rows=16))
+        again = generator.open_loop(load)
+    assert len(spool) == sum(map(len, pieces)) == 100
+    assert spool.ended_ns - spool.started_ns == 1_000_000_000
+    offsets = np.sort(np.concatenate([p.intended_ns for p in pieces])) - spool.started_ns
+    assert np.allclose(offsets, load.offsets_ns(), atol=1)
+    latency_ms = np.concatenate([p.latency_ns for p in pieces]) / 1e6
+    assert latency_ms.min() >= 50
+    assert np.median(latency_ms) < 70  # a drain between pieces would show
+    assert {tuple(by_status(p)) for p in pieces} == {("OK",)}
+    assert set(pieces[0].rows) <= {1, 3}
+    assert by_status(again) == {"OK": 100}
+
+
+def test_a_long_run_stays_small(echo, pool, tmp_path):
+    """Samples and schedule of a run do not pile up: its later half takes no more memory."""
+    sizes = []
+
+    def watch(process, stop):
+        while not stop.wait(0.1):
+            sizes.append(process.memory_info().rss)
+
+    with Generator(echo, pool) as generator:
+        generator.long_run(OpenLoop(500, 0.5, seed=1), tmp_path / "first", piece_s=0.1)
+        stop = threading.Event()
+        watcher = threading.Thread(target=watch, args=(psutil.Process(generator.pid), stop))
+        watcher.start()
+        spool = generator.long_run(OpenLoop(500, 4.0, seed=1), tmp_path / "samples", piece_s=0.1)
+        stop.set()
+        watcher.join()
+    assert len(spool) > 1500
+    half = len(sizes) // 2
+    assert max(sizes[half:]) - max(sizes[:half]) < 1 << 20
+    assert max(sizes) < 300 << 20
+
+
+def test_a_long_run_needs_an_engine_that_can(echo, pool, tmp_path):
+    with (
+        Generator(echo, pool, engine="grpcio") as generator,
+        pytest.raises(LoadError, match="cannot run for hours"),
+    ):
+        generator.long_run(OpenLoop(10, 0.1, seed=1), tmp_path / "samples")
+
+
 def test_a_spinning_generator_sends_on_time(echo, pool):
     cpus = frozenset(os.sched_getaffinity(0))
     with Generator(echo, pool, cpus=cpus, spin=True) as generator:

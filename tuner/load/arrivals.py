@@ -14,7 +14,7 @@ Offsets = NDArray[np.int64]
 """Nanoseconds from the start of the run, ascending, all within its duration."""
 
 
-def poisson(rate_rps: float, duration_s: float, seed: int) -> Offsets:
+def poisson(rate_rps: float, duration_s: float, seed: int | Sequence[int]) -> Offsets:
     """Arrivals of many independent users: exponential gaps of mean 1 / rate.
 
     Given their number, Poisson arrivals are sorted uniforms.

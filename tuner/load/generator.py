@@ -1,78 +1,28 @@
 """The load generator as its user sees it: a process, the loads it can drive, and Samples."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 import psutil
 
 from tuner.clock import NS_PER_S, now_ns
 from tuner.errors import LoadError
-from tuner.load import arrivals as schedules
 from tuner.load import wire
+from tuner.load.open_loop import OpenLoop
 from tuner.load.process import START_S, Process
+from tuner.load.spool import Spool, samples_of
 from tuner.records import Samples, Status
+
+__all__ = ["Generator", "OpenLoop", "merged"]
 
 EXERCISE_DEADLINE_S = 120.0
 """A first request of a size may have to wait for a compiler, so it gets longer than a load's."""
 
 HEAD_START_S = 0.05
 """Several processes begin a run this much after they were told to, all at the same instant."""
-
-
-@dataclass(frozen=True, slots=True)
-class OpenLoop:
-    """A load whose arrivals ignore the answers.
-
-    `rate_rps` is None for a trace that is replayed as recorded, `trace_speed` times as fast, and
-    for a `profile`, which says itself how the rate changes over `duration_s`. `burst_cv` is the
-    coefficient of variation of the gaps between bursts. Where more than `give_up_outstanding`
-    requests are unanswered, the run ends early and `Samples.ended_ns` says when.
-    """
-
-    rate_rps: float | None
-    duration_s: float
-    seed: int
-    arrivals: Literal["poisson", "constant", "bursts", "trace", "profile"] = "poisson"
-    trace: Path | None = None
-    give_up_outstanding: int | None = None
-    burst_cv: float | None = None
-    trace_speed: float = 1.0
-    profile: tuple[tuple[float, float], ...] = ()
-
-    def __post_init__(self) -> None:
-        """Refuse what contradicts itself."""
-        if (self.arrivals == "trace") != (self.trace is not None):
-            raise ValueError("arrivals='trace' and a trace file belong together")
-        if (self.arrivals == "bursts") != (self.burst_cv is not None):
-            raise ValueError("arrivals='bursts' and a burst_cv belong together")
-        if (self.arrivals == "profile") != bool(self.profile):
-            raise ValueError("arrivals='profile' and a profile belong together")
-        if self.rate_rps is None and self.trace is None and not self.profile:
-            raise ValueError(f"{self.arrivals} arrivals need a rate")
-
-    @property
-    def highest_rps(self) -> float:
-        """The highest rate that is asked for; 0 where only a trace knows."""
-        return max((rate for _, rate in self.profile), default=self.rate_rps or 0.0)
-
-    def offsets_ns(self) -> schedules.Offsets:
-        """Draw the schedule; the same for equal values. Raises InputError on a bad trace."""
-        if self.trace is not None:
-            return schedules.trace(
-                self.trace, self.duration_s, self.rate_rps, speed=self.trace_speed
-            )
-        if self.profile:
-            offsets = schedules.varying(self.profile, self.seed)
-            return offsets[offsets < self.duration_s * NS_PER_S]
-        assert self.rate_rps is not None
-        if self.arrivals == "constant":
-            return schedules.constant(self.rate_rps, self.duration_s)
-        if self.burst_cv is not None:
-            return schedules.bursts(self.rate_rps, self.duration_s, self.burst_cv, self.seed)
-        return schedules.poisson(self.rate_rps, self.duration_s, self.seed)
 
 
 class Generator:
@@ -188,6 +138,37 @@ class Generator:
         blobs = [offsets_ns[number::parts].astype("<i8").tobytes() for number in range(parts)]
         return self._run(commands, blobs, load.duration_s, concurrency=None)
 
+    def long_run(self, load: OpenLoop, spool: Path, *, piece_s: float = 1.0) -> Spool:
+        """Run a schedule of hours, whose samples go to files as they come.
+
+        Schedule and samples are never in memory as a whole: a process stays as small as for
+        `piece_s` seconds. `spool` names the file; several processes number theirs. Raises
+        LoadError, InputError, or HostError where the disk refuses.
+        """
+        self._require_usable(load)
+        parts = len(self._processes)
+        paths = [spool if parts == 1 else spool.with_suffix(f".{n}") for n in range(parts)]
+        start_ns = now_ns() + round(HEAD_START_S * NS_PER_S)
+        for number, (process, path) in enumerate(zip(self._processes, paths, strict=True)):
+            command = {
+                "do": "long_run",
+                "load": {**asdict(load), "trace": None if load.trace is None else str(load.trace)},
+                "part": [number, parts],
+                "piece_s": piece_s,
+                "start_ns": start_ns,
+                "spool": str(path.resolve()),
+            }
+            process.tell(command)
+        expected_s = load.duration_s + self._deadline_s
+        replies = [process.hear(expected_s)[0] for process in self._processes]
+        return Spool(
+            paths=tuple(paths),
+            statuses=tuple(_statuses(reply) for reply in replies),
+            started_ns=min(reply["started_ns"] for reply in replies),
+            ended_ns=min(reply["ended_ns"] for reply in replies),
+            cpu_s=sum(reply["cpu_s"] for reply in replies),
+        )
+
     def closed_loop(self, *, concurrency: int, duration_s: float, seed: int) -> Samples:
         """Keep `concurrency` requests outstanding for `duration_s`. Raises LoadError."""
         parts = min(len(self._processes), concurrency)
@@ -257,13 +238,8 @@ class Generator:
 
 
 def _samples(reply: wire.Message, blob: bytes, *, concurrency: int | None) -> Samples:
-    table = np.frombuffer(blob, dtype=wire.SAMPLE)
-    return Samples(
-        intended_ns=table["intended_ns"].astype(np.int64),
-        sent_ns=table["sent_ns"].astype(np.int64),
-        done_ns=table["done_ns"].astype(np.int64),
-        status=table["status"].astype(np.uint16),
-        rows=table["rows"].astype(np.int32),
+    return samples_of(
+        np.frombuffer(blob, dtype=wire.SAMPLE),
         statuses=_statuses(reply),
         started_ns=reply["started_ns"],
         ended_ns=reply["ended_ns"],

@@ -6,7 +6,7 @@ beside other clients is measured in `benchmarks/loadgen`.
 
 import select
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from time import monotonic_ns, process_time
 from typing import Any
@@ -27,6 +27,8 @@ from tuner.load.statuses import Statuses
 from tuner.load.transport import Target, Transport, tls_context
 
 CONNECT_S = 2.0
+Piece = tuple[float, NDArray[np.int64], NDArray[np.int32]]
+
 SPIN_NS = 100_000
 """How long before a request is due a spinning engine ceases to sleep: longer than waking takes."""
 
@@ -59,7 +61,7 @@ class Http2Engine:
         ]
         self._open: list[Transport] = []
         self._sockets_changed = True
-        self._sent = 0
+        self._sent = self._ended = 0
         self._last_answer = b""
         self._timer_ns = 0
         now_ns = monotonic_ns()
@@ -88,11 +90,41 @@ class Http2Engine:
     ) -> Columns:
         """See `Engine.open_loop`."""
         self._prepare(messages)
-        number, count, chosen = 0, len(offsets_ns), picks.tolist()
-        limit = _NEVER_NS if give_up_outstanding is None else give_up_outstanding
         started_ns, cpu_s = wait_until(start_ns), process_time()
-        due_ns = (offsets_ns + started_ns).tolist()
         end_ns = started_ns + round(duration_s * NS_PER_S)
+        self._pace(offsets_ns + started_ns, picks, end_ns, give_up_outstanding)
+        ended_ns, cpu_s = monotonic_ns(), process_time() - cpu_s
+        self._drain()
+        return self._columns(started_ns, min(ended_ns, end_ns), cpu_s)
+
+    def long_run(
+        self, messages: Sequence[bytes], pieces: Iterable[Piece], *, start_ns: int | None = None
+    ) -> Iterator[Columns]:
+        """As `open_loop`, for hours: yield the rows that ended after each piece of the schedule.
+
+        A piece is (its end in seconds, its offsets, its picks). Rows come once, in order but for
+        requests that are outstanding at the end of a piece.
+        """
+        self._prepare(messages)
+        started_ns = ended_ns = wait_until(start_ns)
+        for end_s, offsets_ns, picks in pieces:
+            cpu_s, ended_ns = process_time(), started_ns + round(end_s * NS_PER_S)
+            self._pace(offsets_ns + started_ns, picks, ended_ns, None)
+            yield self._columns(started_ns, ended_ns, process_time() - cpu_s, whole=False)
+        cpu_s = process_time()
+        self._drain()
+        yield self._columns(started_ns, ended_ns, process_time() - cpu_s)
+
+    def _pace(
+        self,
+        due: NDArray[np.int64],
+        picks: NDArray[np.int32],
+        end_ns: int,
+        give_up_outstanding: int | None,
+    ) -> None:
+        """Send each request when it is due, until `end_ns` or until too many are unanswered."""
+        number, count, chosen, due_ns = 0, len(due), picks.tolist(), due.tolist()
+        limit = _NEVER_NS if give_up_outstanding is None else give_up_outstanding
         while True:
             now_ns = monotonic_ns()
             # All that is due goes out before anything else: a late loop catches up in a burst.
@@ -102,13 +134,10 @@ class Http2Engine:
                 self._hand_over(due_ns, chosen, number, stop, now_ns)
                 number = stop
                 if self._outstanding() > limit:
-                    break
+                    return
             elif number == count and now_ns >= end_ns:
-                break
+                return
             self._turn(due_ns[number] if number < count else end_ns)
-        ended_ns, cpu_s = monotonic_ns(), process_time() - cpu_s
-        self._drain()
-        return self._columns(started_ns, min(ended_ns, end_ns), cpu_s)
 
     def closed_loop(
         self,
@@ -182,7 +211,7 @@ class Http2Engine:
         if self._messages[0] is not messages:
             self._messages = (messages, Messages(messages))
         self._statuses = self._strays.statuses = Statuses()
-        self._sent = 0
+        self._sent = self._ended = 0
         for transport in (item for channel in self._channels for item in channel.transports()):
             transport.connection.messages = self._messages[1]
             transport.connection.statuses = self._statuses
@@ -238,8 +267,13 @@ class Http2Engine:
         while self._outstanding():
             self._turn(_NEVER_NS)
 
-    def _columns(self, started_ns: int, ended_ns: int, cpu_s: float) -> Columns:
-        """Collect the run's rows. Raises LoadError unless each request sent has exactly one."""
+    def _columns(
+        self, started_ns: int, ended_ns: int, cpu_s: float, *, whole: bool = True
+    ) -> Columns:
+        """Collect the rows that have ended since the last time.
+
+        At the end of the `whole` run, raises LoadError unless each request sent had exactly one.
+        """
         parts: list[Any] = [self._strays.take()]
         for channel in self._channels:
             parts += channel.take()
@@ -248,9 +282,10 @@ class Http2Engine:
         columns = merge(
             parts, self._statuses, started_ns=started_ns, ended_ns=ended_ns, cpu_s=cpu_s
         )
-        if len(columns.done_ns) != self._sent or not columns.done_ns.all():
+        self._ended += len(columns.done_ns)
+        if (whole and self._ended != self._sent) or not columns.done_ns.all():
             raise LoadError(
-                f"{self._sent} requests were sent, but {len(columns.done_ns)} have an end",
+                f"{self._sent} requests were sent, but {self._ended} have an end",
                 hint="this is a defect of the load generator; please report it",
             )
         return columns

@@ -11,13 +11,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tuner.errors import LoadError, TunerError
+from tuner.errors import LoadError, TunerError, disk
 from tuner.http2.answers import StatusKey
 from tuner.load import wire
 from tuner.load.client import Columns, Engine, engine_factory
+from tuner.load.http2_engine import Http2Engine
+from tuner.load.open_loop import OpenLoop
 from tuner.load.pool import RequestPool
 
 PICKS = 1 << 16
@@ -31,6 +35,7 @@ class Worker:
 
     def __init__(self, settings: wire.Message) -> None:
         self.pool = RequestPool.load(Path(settings["pool"]))
+        self._rows = np.array(self.pool.rows, dtype=np.int32)
         self.engine: Engine = engine_factory(settings["engine"])(
             settings["address"],
             deadline_s=settings["deadline_s"],
@@ -72,6 +77,44 @@ class Worker:
             )
         return self._samples(columns)
 
+    def long_run(self, command: wire.Message, _blob: bytes) -> Reply:
+        """Run a schedule of any length; samples go to a file after each piece of it."""
+        load = OpenLoop(
+            **{
+                **command["load"],
+                "trace": command["load"]["trace"] and Path(command["load"]["trace"]),
+                "profile": tuple((at_s, rate) for at_s, rate in command["load"]["profile"]),
+            }
+        )
+        if not isinstance(self.engine, Http2Engine):
+            raise LoadError(
+                "this engine keeps a run's samples in memory, so it cannot run for hours",
+                hint='use the engine "http2"',
+            )
+        number, parts = command["part"]
+        cpu_s = 0.0
+        path = Path(command["spool"])
+        with disk(path), path.open("wb") as file, _without_gc():
+            pieces = (
+                (end_s, offsets[number::parts], self.pool.draw(len(offsets), seed)[number::parts])
+                for seed, (end_s, offsets) in enumerate(
+                    load.pieces(command["piece_s"]), start=load.seed
+                )
+            )
+            for columns in self.engine.long_run(
+                self.pool.messages, pieces, start_ns=command["start_ns"]
+            ):
+                file.write(self._table(columns).tobytes())
+                cpu_s += columns.cpu_s
+        reply = {
+            "ok": True,
+            "statuses": columns.statuses,
+            "started_ns": columns.started_ns,
+            "ended_ns": columns.ended_ns,
+            "cpu_s": cpu_s,
+        }
+        return reply, b""
+
     def exercise(self, command: wire.Message, _blob: bytes) -> Reply:
         """Send requests of given row counts one after another, until one is not answered."""
         statuses: list[StatusKey] = []
@@ -85,11 +128,15 @@ class Worker:
                         return {"ok": True, "statuses": statuses}, b""
         return {"ok": True, "statuses": statuses}, b""
 
-    def _samples(self, columns: Columns) -> Reply:
+    def _table(self, columns: Columns) -> NDArray[Any]:
+        """Rows as they travel, or are written."""
         table = np.empty(len(columns.intended_ns), dtype=wire.SAMPLE)
         for name in ("intended_ns", "sent_ns", "done_ns", "status"):
             table[name] = getattr(columns, name)
-        table["rows"] = np.array(self.pool.rows, dtype=np.int32)[columns.message]
+        table["rows"] = self._rows[columns.message]
+        return table
+
+    def _samples(self, columns: Columns) -> Reply:
         reply = {
             "ok": True,
             "statuses": columns.statuses,
@@ -97,7 +144,7 @@ class Worker:
             "ended_ns": columns.ended_ns,
             "cpu_s": columns.cpu_s,
         }
-        return reply, table.tobytes()
+        return reply, self._table(columns).tobytes()
 
 
 def main() -> None:
@@ -115,6 +162,7 @@ def main() -> None:
         handlers: dict[str, Callable[[wire.Message, bytes], Reply]] = {
             "open_loop": worker.open_loop,
             "closed_loop": worker.closed_loop,
+            "long_run": worker.long_run,
             "exercise": worker.exercise,
         }
         while True:
