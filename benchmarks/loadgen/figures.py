@@ -123,6 +123,7 @@ def plot(rows: list[Row], path: Path) -> None:
     axes[3].set(xscale="log", yscale="log", xlabel="requests/s offered")
     axes[3].set_title("lateness p99, ms", fontsize=10)
     for axis in axes:
+        axis.set_visible(bool(axis.lines and any(len(line.get_xdata()) for line in axis.lines)))
         axis.grid(alpha=0.3, which="both")
     axes[0].legend()
     figure.savefig(path, dpi=110)
