@@ -2,10 +2,11 @@
 
     make bench-loadgen      or: python benchmarks/loadgen/bench.py [PART...]
 
-Parts: closed, paced, stall, locust; without one, all. Each part renews its own rows of
-`results.json`; table and plot are made of all rows. The null server runs alone on one processor
-and the client alone on another. Read the ratios: absolute figures are this machine's, at this
-hour.
+Parts: closed, paced, stall, locust, perf_analyzer; without one, all. perf_analyzer is run where
+PERF_ANALYZER names a command that starts it: its wheel needs a newer glibc than Debian 12 has.
+Each part renews its own rows of `results.json`; table and plot are made of all rows. The null
+server runs alone on one processor and the client alone on another. Read the ratios: absolute
+figures are this machine's, at this hour.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from typing import Any
 import figures
 import numpy as np
 
+from tuner import protos
 from tuner.environment import cpu_model
 from tuner.load.client import PREDICT
 from tuner.load.generator import Generator, OpenLoop
@@ -48,7 +50,13 @@ Row = dict[str, Any]
 
 
 def main() -> None:
-    parts = {"closed": closed, "paced": paced, "stall": stall, "locust": locust}
+    parts = {
+        "closed": closed,
+        "paced": paced,
+        "stall": stall,
+        "locust": locust,
+        "perf_analyzer": perf_analyzer,
+    }
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(parts)}")
     parser.add_argument("--seconds", type=float, default=1.0, help="of load per cell and round")
@@ -90,10 +98,10 @@ def cpus() -> tuple[int, int]:
     return first, second
 
 
-def server() -> Any:
+def server(**settings: Any) -> Any:
     """The null server, alone on its processor."""
     guard = [sys.executable, "-I", "-S", str(GUARD), str(cpus()[1]), str(os.getpid()), "--"]
-    return null_server(guard)
+    return null_server(guard, **settings)
 
 
 def machine() -> dict[str, Any]:
@@ -365,6 +373,83 @@ def locust(seconds: float, _rounds: int) -> list[Row]:
                 )
             )
     return rows
+
+
+def perf_analyzer(seconds: float, _rounds: int) -> list[Row]:
+    """Triton's load generator in C++, as it speaks to TensorFlow Serving: synchronous calls."""
+    command = os.environ.get("PERF_ANALYZER", shutil.which("perf_analyzer") or "")
+    if not command:
+        print("perf_analyzer is left out: set PERF_ANALYZER to a command that starts it")
+        return []
+    rows = []
+    with (
+        server(answers=serving_answers()) as null,
+        tempfile.NamedTemporaryFile(suffix=".csv") as table,
+    ):
+        for concurrency in CONCURRENCY:
+            argv = ["taskset", "-c", str(cpus()[0]), command, "-m", "null", "-i", "grpc"]
+            argv += ["--service-kind", "tfserving", "-u", null.address, "--shape", "x:32"]
+            argv += ["--concurrency-range", f"{concurrency}:{concurrency}", "-f", table.name]
+            argv += ["--measurement-interval", f"{seconds * 1000:.0f}", "--max-trials", "5"]
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            started = time.monotonic()
+            subprocess.run(
+                [*argv, "--stability-percentage", "60"], check=True, capture_output=True
+            )
+            run_s = time.monotonic() - started
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+            header, line = Path(table.name).read_text().splitlines()[:2]
+            found = dict(zip(header.split(","), line.split(","), strict=True))
+            rate = float(found["Inferences/Second"])
+            rows.append(
+                row(
+                    "perf_analyzer",
+                    null.name,
+                    payload_bytes=SIZES[0],
+                    concurrency=concurrency,
+                    requests_per_s=round(rate),
+                    # It does nothing but send from its start to its end, at about this rate.
+                    cpu_us_per_request=round(cpu_s / run_s / rate * 1e6, 1),
+                    latency_floor_ms=float(found["p50 latency"]) / 1000
+                    if concurrency == 1
+                    else None,
+                )
+            )
+    return rows
+
+
+def serving_answers() -> dict[str, bytes]:
+    """What perf_analyzer asks of TensorFlow Serving: a model's signature once, then predictions."""
+    protos.install()
+    from tensorflow.core.protobuf import meta_graph_pb2  # noqa: F401, PLC0415 - see tuner.protos
+    from tensorflow_serving.apis import (  # noqa: PLC0415
+        get_model_metadata_pb2,
+        predict_pb2,
+    )
+
+    signatures = get_model_metadata_pb2.SignatureDefMap()
+    signature = signatures.signature_def["serving_default"]
+    signature.method_name = "tensorflow/serving/predict"
+    for side, name, width in ((signature.inputs, "x", 32), (signature.outputs, "y", 4)):
+        side[name].name, side[name].dtype = f"{name}:0", 1
+        side[name].tensor_shape.dim.add(size=-1)
+        side[name].tensor_shape.dim.add(size=width)
+    described = get_model_metadata_pb2.GetModelMetadataResponse()
+    described.model_spec.name = "null"
+    described.model_spec.version.value = 1
+    described.metadata["signature_def"].Pack(signatures)
+    answer = predict_pb2.PredictResponse()
+    answer.model_spec.CopyFrom(described.model_spec)
+    answer.outputs["y"].dtype = 1
+    for size in (1, 4):
+        answer.outputs["y"].tensor_shape.dim.add(size=size)
+    answer.outputs["y"].tensor_content = bytes(16)
+    service = PREDICT.rpartition("/")[0]
+    return {
+        PREDICT: answer.SerializeToString(),
+        f"{service}/GetModelMetadata": described.SerializeToString(),
+    }
 
 
 if __name__ == "__main__":

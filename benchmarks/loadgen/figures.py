@@ -9,13 +9,20 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 Row = dict[str, Any]
+PEERS = {"closed", "locust", "perf_analyzer"}
 SIZES = {174: "174 B", 4_143: "4 KB", 602_171: "600 KB"}
-COLOURS = {"http2": "#1f6feb", "grpcio": "#d1495b", "h2load": "#3f7d20", "locust": "#8d8d8d"}
+COLOURS = {
+    "http2": "#1f6feb",
+    "grpcio": "#d1495b",
+    "h2load": "#3f7d20",
+    "locust": "#8d8d8d",
+    "perf_analyzer": "#e08e2b",
+}
 
 
 def table(rows: list[Row]) -> str:
     """Markdown, with ratios to our engine beside the figures."""
-    closed = [row for row in rows if row["part"] in {"closed", "locust"}]
+    closed = [row for row in rows if row["part"] in PEERS]
     lines = ["# Load generators side by side", ""]
     if closed:
         machine, null = closed[0]["machine"], closed[0]["null_server"]
@@ -100,7 +107,7 @@ def _stall(rows: list[Row]) -> list[str]:
 
 def plot(rows: list[Row], path: Path) -> None:
     """Processor time per request by concurrency, and lateness by rate."""
-    closed = [row for row in rows if row["part"] in {"closed", "locust"}]
+    closed = [row for row in rows if row["part"] in PEERS]
     paced = [row for row in rows if row["part"] == "paced"]
     figure, axes = plt.subplots(1, 4, figsize=(15, 4), constrained_layout=True)
     for axis, (size, words) in zip(axes, SIZES.items(), strict=False):

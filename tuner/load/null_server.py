@@ -7,15 +7,15 @@ nghttpd, nghttp2's server in C, where it is installed (Debian: nghttp2); else on
 
 import shutil
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from tuner.errors import HostError
 from tuner.http2 import grpc
@@ -43,10 +43,16 @@ class NullServer:
 
 
 @contextmanager
-def null_server(prefix: Sequence[str] = (), *, own: bool = False) -> Iterator[NullServer]:
+def null_server(
+    prefix: Sequence[str] = (),
+    *,
+    own: bool = False,
+    answers: Mapping[str, bytes] = MappingProxyType({PREDICT: ANSWER}),
+) -> Iterator[NullServer]:
     """Run a null server; `prefix` is a command that runs it, as one that chooses processors.
 
-    `own` asks for our own server though nghttpd be there. Raises HostError where it cannot start.
+    `own` asks for our own server though nghttpd be there; `answers` are nghttpd's messages by
+    method. Raises HostError where it cannot start.
     """
     if own or shutil.which("nghttpd") is None:
         with _running([*prefix, sys.executable, "-m", "tuner.load.null_server"]) as process:
@@ -57,9 +63,10 @@ def null_server(prefix: Sequence[str] = (), *, own: bool = False) -> Iterator[Nu
             yield NullServer("tuner", f"{_HOST}:{int(port)}", process.pid)
         return
     with tempfile.TemporaryDirectory(prefix="tuner-null-") as folder:
-        file = Path(folder) / PREDICT.lstrip("/")
-        file.parent.mkdir()
-        file.write_bytes(b"\0" + struct.pack(">I", len(ANSWER)) + ANSWER)
+        for method, message in answers.items():
+            file = Path(folder) / method.lstrip("/")
+            file.parent.mkdir(exist_ok=True)
+            file.write_bytes(grpc.pack_message(message))
         with socket.socket() as probe:
             probe.bind((_HOST, 0))
             port = probe.getsockname()[1]
