@@ -463,6 +463,21 @@ def test_late_answers_are_ignored(name):
 
 
 @engines
+def test_a_host_with_several_addresses(name):
+    """localhost is ::1 too, where nobody listens."""
+    with ScriptedServer(plainly) as server:
+        columns = drive(name, server.address.replace("127.0.0.1", "localhost"))
+    assert codes(columns) == {"OK": 12}
+
+
+@engines
+@pytest.mark.parametrize("address", ["nowhere.invalid:1", "..:1", "unix:/nowhere/at/all"])
+def test_a_host_that_is_none(name, address):
+    columns = drive(name, address, requests=5, rate=100, deadline_s=0.3)
+    assert set(codes(columns)) <= {"UNAVAILABLE", "DEADLINE_EXCEEDED"}
+
+
+@engines
 def test_a_unix_socket(name, tmp_path):
     with ScriptedServer(plainly, path=tmp_path / "socket") as server:
         columns = drive(name, server.address)

@@ -3,7 +3,6 @@
 import os
 import socket
 import ssl
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -141,13 +140,12 @@ class Transport:
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket = raw
         self.fd = raw.fileno()
-        with suppress(BlockingIOError):
-            try:
-                raw.connect(place)
-            except BlockingIOError:
-                raise
-            except OSError as error:
-                self._refused(error.strerror or str(error))
+        try:
+            raw.connect(place)
+        except BlockingIOError:
+            return  # it is under way
+        except OSError as error:
+            self._refused(error.strerror or str(error))
 
     def _go_on(self) -> None:
         """Take the next step towards a connection."""
