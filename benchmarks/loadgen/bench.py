@@ -420,7 +420,7 @@ def perf_analyzer(seconds: float, _rounds: int) -> list[Row]:
 
 
 def serving_answers() -> dict[str, bytes]:
-    """What perf_analyzer asks of TensorFlow Serving: a model's signature once, then predictions."""
+    """What perf_analyzer asks TensorFlow Serving for: a signature once, then predictions."""
     protos.install()
     from tensorflow.core.protobuf import meta_graph_pb2  # noqa: F401, PLC0415 - see tuner.protos
     from tensorflow_serving.apis import (  # noqa: PLC0415
