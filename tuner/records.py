@@ -287,6 +287,44 @@ class Drift:
     spoils: tuple[int, ...]
 
 
+OverloadFinding = Literal["carries", "sheds", "stalls"]
+
+
+@dataclass(frozen=True, slots=True)
+class Overload:
+    """What a server did with `share` of its sustainable rate (1.2: 120 %).
+
+    Counts concern requests intended after the queue had time to fill. `shed_share` failed within
+    the loosest latency limit, `late_share` were answered or failed later than it;
+    `answered_tail_ms` is the highest promised percentile of the answered alone. `recovery_s` is
+    the time from the overload's end until the limit held again, None where it did not.
+    """
+
+    share: float
+    offered_rps: float
+    goodput_rps: float
+    shed_share: float
+    late_share: float
+    answered_tail_ms: float | None
+    recovery_s: float | None
+    finding: OverloadFinding
+
+    def describe(self) -> str:
+        """Words such as `at 120 % of the sustainable rate it sheds 14 %`."""
+        done = {
+            "carries": "it still keeps the latency limits",
+            "sheds": f"it sheds {self.shed_share * 100:.0f} % at once",
+            "stalls": f"it stalls: {self.late_share * 100:.0f} % are late",
+        }[self.finding]
+        tail = "" if self.answered_tail_ms is None else f", tail {self.answered_tail_ms:,.0f} ms"
+        back = (
+            "does not recover in time"
+            if self.recovery_s is None
+            else f"recovers in {self.recovery_s:.1f} s"
+        )
+        return f"at {self.share * 100:.0f} % of the sustainable rate {done}{tail}, and {back}"
+
+
 Outcome = Literal["ok", "infeasible", "invalid", "failed"]
 Role = Literal["off", "default", "guide", "sampler", "reference", "overload", "final", "given"]
 
@@ -307,6 +345,7 @@ class TrialRecord:
     `dominated` says that the bracket was left wide, since all of it lies below what another
     configuration carries. `notes` are what the curve shows beside its rate: cliffs, collapses,
     odd orders, a client at its end. `drift` stands at a reference that found one.
+    `overload` is what an overload test showed, of which a trial consists that has any.
     """
 
     number: int
@@ -330,6 +369,7 @@ class TrialRecord:
     dominated: bool = False
     notes: tuple[Doubt, ...] = ()
     drift: Drift | None = None
+    overload: tuple[Overload, ...] = ()
     environment_id: str = ""
     schema_version: int = SCHEMA_VERSION
 

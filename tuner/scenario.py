@@ -425,6 +425,10 @@ class SearchSection(_Section):
         "auto",
         description="Measure the default again after so many trials, to see drift; 0: never.",
     )
+    overload: tuple[Annotated[float, Field(gt=1.0, le=10.0)], ...] | Literal["auto"] = Field(
+        "auto",
+        description="Shares of its sustainable rate that the winner has to survive; []: none.",
+    )
     final_blocks: NonNegativeInt | Literal["auto"] = Field(
         "auto", description="Blocks of the final, each measuring all contenders on fresh starts."
     )

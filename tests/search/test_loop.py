@@ -10,6 +10,7 @@ from trials import DEFAULT, OFF, crashed, trial
 
 from tuner.clock import NS_PER_S
 from tuner.errors import HostError
+from tuner.records import Overload
 from tuner.scenario import parse
 from tuner.search.loop import Budget, Tuning
 from tuner.search.sampler import Sampler
@@ -28,6 +29,7 @@ final_blocks = {blocks}
 final_contenders = {contenders}
 aa_starts = {aa_starts}
 reference_every = {reference_every}
+overload = {overload}
 [search.space]
 max_batch_size = [8, 32, 128]
 batch_timeout_micros = [0, 2000]
@@ -36,7 +38,7 @@ num_batch_threads = [1, 2]
 
 
 def scenario(**search):
-    usual = {"blocks": 2, "contenders": 2, "aa_starts": 0, "reference_every": 0}
+    usual = {"blocks": 2, "contenders": 2, "aa_starts": 0, "reference_every": 0, "overload": []}
     return parse(TEXT.format(**(usual | search)), Path("/s.toml"))
 
 
@@ -363,3 +365,52 @@ def test_hopeless_configurations_are_measured_roughly():
     bounds = {task.role: task.dominated_rps for task in tasks}
     assert bounds["off"] == bounds["default"] == bounds["final"] == 0
     assert bounds["sampler"] == pytest.approx(0.85 * 328)
+
+
+def test_winner_and_runner_up_are_overloaded_as_they_are_deployed_before_the_final():
+    tasks = []
+
+    def measure(task):
+        tasks.append(task)
+        return measured(task)
+
+    run = tuning(measure=measure, contenders=3, overload=[1.2, 1.5])
+    run.run()
+    assert roles(run.records)[7:] == ["overload"] * 2 + ["final"] * 6
+    test, other = [task for task in tasks if task.role == "overload"]
+    assert (test.overload_rps, test.overload_shares) == (328.0, (1.2, 1.5))
+    assert test.config.batching.max_enqueued_batches < 1000
+    assert test.config in {task.config for task in tasks if task.role == "final"}
+    assert other.config != test.config
+
+
+def test_a_queue_that_stalls_is_shortened_and_the_final_measures_that():
+    def measure(task):
+        record = measured(task)
+        if task.role != "overload":
+            return record
+        long = task.config.batching.max_enqueued_batches > 2
+        finding = "stalls" if long else "sheds"
+        found = Overload(1.5, 490.0, 0.0, 0.1, 0.8, 400.0, None, finding)
+        return replace(record, overload=(found,))
+
+    run = tuning(measure=measure, overload=[1.5])
+    run.run()
+    bounds = [
+        record.config.batching.max_enqueued_batches
+        for record in run.records
+        if record.role == "overload"
+    ]
+    assert len(bounds) == 2
+    assert bounds[0] > bounds[1]
+    final = {record.config for record in run.records if record.arm == "winner"}
+    assert {config.batching.max_enqueued_batches for config in final} == {bounds[1]}
+
+
+@pytest.mark.parametrize("done", range(15))
+def test_a_run_with_overload_tests_goes_on_where_it_was(done):
+    whole = tuning(contenders=3, overload=[1.5])
+    whole.run()
+    resumed = tuning(records=whole.records[:done], contenders=3, overload=[1.5])
+    resumed.run()
+    assert roles(resumed.records) == roles(whole.records)

@@ -5,7 +5,7 @@ import pytest
 from trials import DEFAULT, OFF, batched, crashed, level, trial
 
 from tuner.batching import BatchingParameters
-from tuner.records import ServerIdentity
+from tuner.records import Doubt, ServerIdentity
 from tuner.search.decide import decide
 from tuner.search.ranking import choose, deployable, simplicity
 from tuner.search.recommend import file_text, recommendation
@@ -139,6 +139,31 @@ def test_where_nothing_holds_the_default_is_kept_and_it_is_said():
     assert decided(records[:1]).verdict == "undecided"
 
 
+def test_where_nothing_holds_the_nearest_is_named():
+    records = (trial(0, "off", OFF, 0.0), trial(1, "default", DEFAULT, 0.0))
+    slow = level(100.0, p99_ms=75.0, held=False)
+    slower = level(100.0, p99_ms=140.0, held=False)
+    records = tuple(
+        replace(record, levels=(shown,))
+        for record, shown in zip(records, (slower, slow), strict=True)
+    )
+    assert decided(records).why == (
+        "no configuration met the SLO (p99 <= 60 ms, errors <= 0.1 %) at any load tried; the "
+        f"nearest is {DEFAULT.label()} with a p99 of 75 ms at 100 requests/s, so only an SLO "
+        "above that can be met"
+    )
+
+
+def test_a_client_at_its_end_is_named_as_the_limit():
+    note = Doubt("client-limited", "the load generator was at its end", "more processes")
+    best = replace(SEARCH[3], notes=(note,))
+    assert decided((*SEARCH[:3], best)).why.endswith(
+        "; the load generator was at its end there, so it may carry more"
+    )
+    default = replace(SEARCH[1], notes=(note,))
+    assert "every load that this load generator can drive" in decided((default, best)).why
+
+
 def test_nothing_is_decided_while_nothing_is_measured():
     assert decided(()) is None
     assert decided((crashed(0, "off", OFF), crashed(1, "default", DEFAULT))) is None
@@ -217,7 +242,8 @@ def test_the_object_for_scripts_is_complete_and_plain():
     assert json.loads(json.dumps(found)) == found
     assert set(found) == {
         "schema_version", "scenario", "config_id", "server", "slo", "verdict", "why",
-        "parameters", "flags", "recommended", "default", "off", "gain", "final", "confidence",
+        "parameters", "flags", "recommended", "default", "off", "gain", "final",
+        "overload", "confidence",
     }  # fmt: skip
     assert found["verdict"] == "gain"
     assert found["slo"] == {"p99_ms": 60.0, "max_error_rate": 0.001, "confidence": 0.95}

@@ -33,8 +33,11 @@ def test_more_starts_buy_more_proof(starts, shape):
 
 
 def test_what_the_scenario_says_is_done():
-    asked = search("final_blocks = 2\nfinal_contenders = 4\naa_starts = 0\nreference_every = 7\n")
-    assert shape_of(asked, 200) == shape_of(asked, 4) == Shape(4, 2, 0, 7)
+    asked = search(
+        "final_blocks = 2\nfinal_contenders = 4\naa_starts = 0\n"
+        "reference_every = 7\noverload = []\n"
+    )
+    assert shape_of(asked, 200) == shape_of(asked, 4) == Shape(4, 2, 0, 7, ())
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,6 @@ def test_a_trial_of_the_search_may_use_a_kept_server(role):
     assert bench(None).launcher_for(role) is OWN
 
 
-@pytest.mark.parametrize("role", ["off", "final", "given"])
+@pytest.mark.parametrize("role", ["off", "final", "given", "overload"])
 def test_what_confirms_starts_a_server_of_its_own(role):
     assert bench(KEPT).launcher_for(role) is OWN

@@ -93,6 +93,8 @@ def finding(record: TrialRecord) -> str:
         tail = None if level is None else level.measurement.percentiles_ms.get("p99")
         at = "" if tail is None else f", p99 {tail:.1f} ms"
         return f"{bound}{record.sustainable_rps:,.0f} requests/s sustainable{at}"
+    if record.overload:
+        return "; ".join(found.describe() for found in record.overload)
     if record.failure is not None:
         return f"failed: {record.failure.text}"
     return OUTCOMES[record.outcome]

@@ -36,7 +36,9 @@ def publish_recommendation(
     if decision is None:
         return None
     described = describe(decision, records, scenario, server, slo, run)
-    text = file_text(decision, scenario=scenario.name, server=server, slo=slo, when=utc_now())
+    text = file_text(
+        decision, records, scenario=scenario.name, server=server, slo=slo, when=utc_now()
+    )
     run.write(BATCHING, text)
     if (models := deployed_models_text(scenario)) is not None:
         run.write(MODELS_FILE, models)

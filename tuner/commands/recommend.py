@@ -39,5 +39,7 @@ def recommend(
             hint=f"go on with: tuner tune --resume {run.path}",
         )
     server = identity_of(run.environment())
-    text = file_text(decision, scenario=scenario.name, server=server, slo=slo, when=utc_now())
+    text = file_text(
+        decision, records, scenario=scenario.name, server=server, slo=slo, when=utc_now()
+    )
     return describe(decision, records, scenario, server, slo, run), text

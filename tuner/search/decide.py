@@ -1,14 +1,14 @@
 """From records to a decision: which configuration to deploy, what it gains, and how surely."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from tuner.records import Config, TrialRecord
+from tuner.records import Config, Level, TrialRecord
 from tuner.search.final import Finding, ahead, findings
 from tuner.search.paired import Gain
 from tuner.search.ranking import TIE, by_role, choose, deployable, search_trials, simplicity
-from tuner.slo import Slo
+from tuner.slo import Slo, percentile_label
 
 VerdictName = Literal["gain", "tie", "none", "undecided"]
 
@@ -36,6 +36,25 @@ class Decision:
 
 
 def decide(records: Sequence[TrialRecord], slo: Slo) -> Decision | None:
+    """Decide on all that was measured so far, and say where the client set the limit."""
+    decision = _decided(records, slo)
+    if decision is None or not _client_limited(decision.trial):
+        return decision
+    why = f"{decision.why}; the load generator was at its end there, so it may carry more"
+    default = by_role(records, "default")
+    if default is not None and _client_limited(default):
+        why = (
+            "the SLO holds at every load that this load generator can drive, with the server's "
+            "defaults too: add generator processes or cores before comparing"
+        )
+    return replace(decision, why=why)
+
+
+def _client_limited(trial: TrialRecord) -> bool:
+    return any(note.code == "client-limited" for note in trial.notes)
+
+
+def _decided(records: Sequence[TrialRecord], slo: Slo) -> Decision | None:
     """Decide on all that was measured so far. None while no trial measured anything.
 
     Before the final the verdict is `undecided`. After it: `gain` where the interval of winner or
@@ -49,13 +68,13 @@ def decide(records: Sequence[TrialRecord], slo: Slo) -> Decision | None:
         return _nothing_holds(records, default, slo)
     if default is not None and chosen.config == default.config:
         why = "no configuration tried carries more within the SLO than the server's defaults"
-        return Decision("none", chosen, deployable(chosen, slo), None, (), why)
+        return Decision("none", chosen, deployable(chosen, slo, records), None, (), why)
     found = findings(records, slo)
     candidates = [item for item in found if item.contender.arm in {"winner", "runner-up"}]
     if default is None or not any(item.pairs for item in candidates):
         why = "the highest sustainable rate of the search, not confirmed by a final yet"
         gain = _search_gain(chosen, default)
-        return Decision("undecided", chosen, deployable(chosen, slo), gain, found, why)
+        return Decision("undecided", chosen, deployable(chosen, slo, records), gain, found, why)
     proven = [item for item in candidates if item.proven]
     if not proven:
         return _kept(default, slo, candidates, found)
@@ -123,6 +142,7 @@ def _nothing_holds(
         why = "no measurement could be trusted; the report says why, with remedies"
         return Decision("undecided", kept, kept.config, None, (), why)
     why = f"no configuration met the SLO ({slo.describe()}) at any load tried"
+    why += _nearest(records, slo)
     unfinished = default is None or len(measured) < 2
     return Decision("undecided" if unfinished else "none", kept, kept.config, None, (), why)
 
@@ -131,3 +151,28 @@ def _search_gain(chosen: TrialRecord, default: TrialRecord | None) -> Gain | Non
     if default is None or not default.sustainable_rps or not chosen.sustainable_rps:
         return None
     return Gain((chosen.sustainable_rps / default.sustainable_rps - 1) * 100, None, None)
+
+
+def _nearest(records: Sequence[TrialRecord], slo: Slo) -> str:
+    """Name the load that came nearest to the SLO, and the limits that it could have kept."""
+    found: list[tuple[float, TrialRecord, Level]] = []
+    for record in records:
+        for level in record.levels:
+            measured = level.measurement
+            values = [(measured.percentiles_ms.get(name), limit) for name, limit in slo.limits_ms]
+            kept = [value / limit for value, limit in values if value is not None]
+            if measured.loop == "open" and level.verdict.valid and len(kept) == len(values):
+                found.append((max(kept), record, level))
+    if not found:
+        return ""
+    _, record, level = min(found, key=lambda item: item[0])
+    measured = level.measurement
+    shown = ", ".join(
+        f"{percentile_label(name)} of {measured.percentiles_ms[name] or 0:,.0f} ms"
+        for name, _ in slo.limits_ms
+    )
+    errors = f" and {measured.error_rate * 100:.2g} % errors" if measured.error_rate else ""
+    return (
+        f"; the nearest is {record.config.label()} with a {shown}{errors} at "
+        f"{measured.offered_rps or 0:,.0f} requests/s, so only an SLO above that can be met"
+    )

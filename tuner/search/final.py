@@ -63,11 +63,11 @@ def contenders(records: Sequence[TrialRecord], slo: Slo, number: int = 4) -> tup
     default, off = by_role(records, "default"), by_role(records, "off")
     if default is None or not order or order[0].config == default.config:
         return ()
-    found = [Contender("winner", deployable(order[0], slo), order[0])]
+    found = [Contender("winner", deployable(order[0], slo, records), order[0])]
     found.append(Contender("default", default.config, default))
     second = next((trial for trial in order[1:] if trial.config != default.config), None)
     if second is not None:
-        found.append(Contender("runner-up", deployable(second, slo), second))
+        found.append(Contender("runner-up", deployable(second, slo, records), second))
     if off is not None and off.sustainable_rps and off.config not in {c.config for c in found}:
         found.append(Contender("off", off.config, off))
     return tuple(found[:number])

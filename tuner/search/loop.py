@@ -1,4 +1,4 @@
-"""The run: the search with its baselines and references, and the final.
+"""The run: the search with its baselines and references, the overload test, and the final.
 
 The loop owns the order of things and nothing else: `run_trial` measures, `append` makes a record
 safe, and only then is the sampler told. Killed between two lines, the next start replays what is
@@ -10,13 +10,14 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from tuner.clock import NS_PER_S, now_ns
+from tuner.measure.overload import STALLED
 from tuner.records import Config, Role, TrialRecord
 from tuner.scenario import Scenario
 from tuner.search.agenda import Agenda
 from tuner.search.final import Contender, contenders, shuffled
 from tuner.search.noise import drift_at
 from tuner.search.plan import CLOSING_S, Plan, final_start_s, plan, search_start_s
-from tuner.search.ranking import by_role, search_trials
+from tuner.search.ranking import by_role, overload_tests, search_trials, stalls, tightened
 from tuner.search.sampler import Sampler
 from tuner.search.shape import Shape, shape_of, within
 from tuner.search.space import Space
@@ -75,6 +76,7 @@ class Tuning:
             if not self._room_for(role):
                 break
             self._measure(role, config)
+        self._overload()
         self._final()
         self._tell_what_is_missing()
 
@@ -143,11 +145,37 @@ class Tuning:
             return time_s > search_start_s(self.records)
         return self.plan().search_starts > 0
 
+    def _overload(self) -> None:
+        """Overload what is to be deployed, and shorten a queue that makes it stall, once."""
+        for contender in self._untested():
+            if not self._fits([contender]):
+                return
+            test = self._measure("overload", contender.config, overload_of=contender.trial)
+            shorter = tightened(test, self.slo, STALLED) if stalls(test) else None
+            if shorter is not None and self._fits([contender]):
+                self._measure("overload", shorter, overload_of=contender.trial)
+
+    def _untested(self) -> list[Contender]:
+        """Contenders whose queue was bounded by us, which no overload test has seen yet."""
+        shape = self.shape
+        if not shape.overload or not shape.blocks:
+            return []
+        return [
+            contender
+            for contender in contenders(self.records, self.slo, shape.contenders)
+            if contender.config != contender.trial.config
+            and not overload_tests(contender.config, self.records)
+        ]
+
     def _measure(
         self, role: Role, config: Config, *, block: int | None = None, arm: str = "",
         expected_rps: float | None = None,
+        overload_of: TrialRecord | None = None,
     ) -> TrialRecord:  # fmt: skip
         task = self.agenda.task(role, config, block=block, arm=arm, expected_rps=expected_rps)
+        if overload_of is not None:
+            rate_rps = overload_of.sustainable_rps
+            task = replace(task, overload_rps=rate_rps, overload_shares=self.shape.overload)
         left = self.plan()
         done = len(self.records)
         self.watcher.begin(task, done=done, total=done + left.starts, left_s=left.left_s)
@@ -196,17 +224,19 @@ class Tuning:
         """The starts that the final still needs; None for a contender that is not known yet."""
         shape = self.shape
         known = contenders(self.records, self.slo, shape.contenders)
+        untested = self._untested()
         searching = not any(record.role == "final" for record in self.records)
         met: list[Contender | None] = list(known)
         if searching and not self.agenda.spent and self.agenda.points_left():
             # The search may yet find a winner where there is none, and it may find others.
             met += [None] * (shape.contenders - len(known))
-        return [
+        blocks = [
             contender
             for block in range(shape.blocks)
             for contender in met
             if contender is None or not _in_block(self.records, contender.config, block)
         ]
+        return [*untested, *blocks]
 
     def _fits(self, missing: Sequence[Contender]) -> bool:
         """Whether the rest of a block ends before the deadline."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from tuner.records import Config, TrialRecord
-from tuner.search.ranking import APART, by_role, search_trials
+from tuner.search.ranking import APART, by_role, search_trials, unbounded
 
 CLOSING_S = 10.0
 """For the page and the plots, once everything is measured."""
@@ -95,12 +95,8 @@ def final_start_s(records: Sequence[TrialRecord], config: Config | None) -> floa
 
 def _alike(record: TrialRecord, config: Config | None) -> bool:
     """Whether a trial of the search measured this configuration, whatever its queue's bound."""
-    if config is None or record.role in APART:
-        return False
-    ours, theirs = config.batching, record.config.batching
-    if ours is None or theirs is None:
-        return ours is theirs
-    return config.flags == record.config.flags and (
-        ours.to_dict() | {"max_enqueued_batches": 0}
-        == theirs.to_dict() | {"max_enqueued_batches": 0}
+    return (
+        config is not None
+        and record.role not in APART
+        and unbounded(record.config) == unbounded(config)
     )

@@ -1,10 +1,11 @@
 """A decision as people and programs read it: `recommendation.json`, and the batching file."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from tuner.batching import BatchingParameters
-from tuner.records import ServerIdentity, TrialRecord
+from tuner.records import Overload, ServerIdentity, TrialRecord
 from tuner.search.decide import Decision
 from tuner.search.final import Finding
 from tuner.search.paired import CONFIDENCE, Gain
@@ -49,9 +50,16 @@ def recommendation(
         "default": _of_role(records, "default", decision),
         "off": _of_role(records, "off", decision),
         "gain": _gain(decision.gain),
+        "overload": [asdict(found) for found in overload_of(decision, records)],
         "final": [_contender(found) for found in decision.findings],
         "confidence": CONFIDENCE,
     }
+
+
+def overload_of(decision: Decision, records: Sequence[TrialRecord]) -> tuple[Overload, ...]:
+    """What the overload test showed of the configuration as it is deployed."""
+    tests = [test for test in records if test.overload and test.config == decision.config]
+    return tests[-1].overload if tests else ()
 
 
 def _gain(gain: Gain | None) -> dict[str, Any] | None:
@@ -101,7 +109,13 @@ def _figures(trial: TrialRecord, blocks: Sequence[TrialRecord]) -> dict[str, Any
 
 
 def file_text(
-    decision: Decision, *, scenario: str, server: ServerIdentity, slo: Slo, when: str
+    decision: Decision,
+    records: Sequence[TrialRecord] = (),
+    *,
+    scenario: str,
+    server: ServerIdentity,
+    slo: Slo,
+    when: str,
 ) -> str:
     """The recommended batching file, with a header that says why and where it comes from.
 
@@ -125,6 +139,9 @@ def file_text(
         lines.append(
             f"Gain in sustainable rate over the defaults: {gain.percent:.1f} % ({interval})."
         )
+    for found in overload_of(decision, records):
+        words = found.describe()
+        lines.append(f"Overload: {words}.")
     if batching is None:
         lines.append("Batching is best left OFF: start the server without --enable_batching.")
         batching = BatchingParameters(num_batch_threads=1)

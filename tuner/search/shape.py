@@ -11,13 +11,15 @@ class Shape:
     """What is measured besides the search's own configurations.
 
     `contenders` meet in each of the final's `blocks`. The default is started `aa_starts` more
-    times at the start, and once more after every `reference_every` trials (0: never).
+    times at the start, and once more after every `reference_every` trials (0: never). Winner and
+    runner-up are tested by `overload`, shares of their sustainable rates, before the final.
     """
 
     contenders: int
     blocks: int
     aa_starts: int = 0
     reference_every: int = 0
+    overload: tuple[float, ...] = (1.2, 1.5)
 
 
 SHAPES = (
@@ -37,6 +39,7 @@ def shape_of(search: SearchSection, starts: int) -> Shape:
         blocks=_chosen(search.final_blocks, suited.blocks),
         aa_starts=_chosen(search.aa_starts, suited.aa_starts),
         reference_every=_chosen(search.reference_every, suited.reference_every),
+        overload=suited.overload if search.overload == "auto" else search.overload,
     )
 
 

@@ -3,7 +3,9 @@
     run       start the server and its generator -> ready -> climb -> stop -> TrialRecord
     session   probe -> every batch size once -> closed loop until warm -> closed-loop peak
     climb     a ladder of open-loop loads that brackets the sustainable rate
+    overload  more than that rate for a while: does the server shed load, or stall?
     levels    one load: drive it, measure it, judge it, repeat what cannot be trusted, keep it
+    stretch   one run of the load generator, with who used the processors meanwhile
 
 One server start serves all of them.
 """

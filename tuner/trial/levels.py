@@ -148,9 +148,10 @@ class Levels:
             trace=load.trace,
             give_up_outstanding=min(load.outstanding_limit, hopeless),
         )
-        return self._drive(lambda: self._answered(schedule), warmup_s=warmup_s)
+        return self._drive(lambda: self.answered(schedule), warmup_s=warmup_s)
 
-    def _answered(self, schedule: OpenLoop) -> Samples:
+    def answered(self, schedule: OpenLoop) -> Samples:
+        """Drive an open loop, judging nothing."""
         samples = self.generator.open_loop(schedule)
         self.server.check()
         return samples

@@ -13,6 +13,7 @@ from tuner.records import Failure, TrialRecord
 from tuner.server.launcher import Server
 from tuner.trial.climb import climb, index_of, ladder_from
 from tuner.trial.levels import Levels
+from tuner.trial.overload import overload_test
 from tuner.trial.session import make_ready
 from tuner.trial.task import Bench, Task
 
@@ -71,6 +72,8 @@ def measured(levels: Levels, record: TrialRecord) -> TrialRecord:
     scenario, task = levels.bench.scenario, levels.task
     peak = make_ready(levels)
     peak_rps = peak.measurement.throughput_rps
+    if task.overload_rps is not None:
+        return overload_test(levels, replace(record, peak_rps=peak_rps), task.overload_shares)
     resolution = scenario.measure.resolution
     ladder = ladder_from(
         peak,

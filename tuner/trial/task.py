@@ -33,7 +33,7 @@ class Bench:
 
     def launcher_for(self, role: Role) -> Launcher:
         """Choose how a trial gets its server: what confirms or is asked for starts afresh."""
-        if self.keeper is None or role in {"off", "final", "given"}:
+        if self.keeper is None or role in {"off", "final", "given", "overload"}:
             return self.launcher
         return self.keeper
 
@@ -47,7 +47,8 @@ class Task:
     where the ladder then starts; of rates below `dominated_rps` a rough idea is enough.
     `loads_rps` are measured instead of a ladder, rising, up to the first that does not hold.
     `curve_shares` are further loads, as shares of the sustainable rate, that complete the curve
-    below it; where one of them fails, the rate was none and is sought below.
+    below it; where one of them fails, the rate was none and is sought below. With `overload_rps`,
+    a sustainable rate, the server is overloaded by `overload_shares` of it and nothing else.
     """
 
     number: int
@@ -60,6 +61,8 @@ class Task:
     dominated_rps: float = 0.0
     loads_rps: tuple[float, ...] = ()
     curve_shares: tuple[float, ...] = ()
+    overload_rps: float | None = None
+    overload_shares: tuple[float, ...] = ()
 
     def describe(self) -> str:
         """Words for progress lines."""

@@ -1,0 +1,56 @@
+"""The overload test against servers whose queue is known."""
+
+import pytest
+from trial.simulated import SimulatedServer, exponential, levels
+from trials import trial
+
+from tuner.trial.run import measured
+
+CAPACITY = 500.0
+SUSTAINABLE = 440.0
+
+
+def overloaded(folder, queue_limit, shares=(1.2, 1.5)):
+    server = SimulatedServer(exponential(CAPACITY), queue_limit=queue_limit)
+    trials = levels(folder, server, overload_rps=SUSTAINABLE, overload_shares=shares)
+    record = measured(trials, trial(0, "overload", trials.task.config, None))
+    assert record.outcome == "ok"
+    return record.overload
+
+
+def test_a_short_queue_sheds_what_is_too_much(tmp_path):
+    """At most 20 wait: 40 ms at 500/s, within the limit of 50 ms."""
+    some, more = overloaded(tmp_path, 20)
+    assert (some.finding, more.finding) == ("sheds", "sheds")
+    assert more.shed_share == pytest.approx(1 - CAPACITY / (1.5 * SUSTAINABLE), abs=0.05)
+    assert more.goodput_rps == pytest.approx(CAPACITY, rel=0.15)
+    assert more.answered_tail_ms < 75
+    assert more.recovery_s < 0.3
+    assert "at 150 % of the sustainable rate it sheds" in more.describe()
+
+
+def test_an_endless_queue_stalls_and_takes_its_time_to_recover(tmp_path):
+    some, more = overloaded(tmp_path, None)
+    assert (some.finding, more.finding) == ("stalls", "stalls")
+    assert more.late_share > 0.9
+    assert more.shed_share == 0
+    assert more.answered_tail_ms > 150
+    # 160 requests too many every second for 2 s are drained by the 148 that 80 % leave free.
+    assert more.recovery_s is None or more.recovery_s > 1.5
+
+
+def test_a_server_with_room_to_spare_carries_it(tmp_path):
+    server = SimulatedServer(exponential(4 * CAPACITY))
+    trials = levels(tmp_path, server, overload_rps=SUSTAINABLE, overload_shares=(1.2,))
+    (found,) = measured(trials, trial(0, "overload", trials.task.config, None)).overload
+    assert (found.finding, found.recovery_s) == ("carries", 0.0)
+    assert found.share == 1.2
+    assert found.offered_rps == pytest.approx(1.2 * SUSTAINABLE, rel=0.1)
+
+
+def test_a_queue_beyond_all_bounds_is_given_up(tmp_path):
+    server = SimulatedServer(exponential(CAPACITY))
+    trials = levels(tmp_path, server, overload_rps=50 * SUSTAINABLE, overload_shares=(1.5,))
+    (found,) = measured(trials, trial(0, "overload", trials.task.config, None)).overload
+    assert (found.finding, found.recovery_s) == ("stalls", None)
+    assert "does not recover in time" in found.describe()
