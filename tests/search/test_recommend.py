@@ -243,7 +243,7 @@ def test_the_object_for_scripts_is_complete_and_plain():
     assert set(found) == {
         "schema_version", "scenario", "config_id", "server", "slo", "verdict", "why",
         "parameters", "flags", "recommended", "default", "off", "gain", "final",
-        "overload", "confidence",
+        "overload", "noise", "confidence",
     }  # fmt: skip
     assert found["verdict"] == "gain"
     assert found["slo"] == {"p99_ms": 60.0, "max_error_rate": 0.001, "confidence": 0.95}
@@ -261,6 +261,9 @@ def test_the_object_for_scripts_is_complete_and_plain():
     assert [item["arm"] for item in found["final"]] == ["winner", "default"]
     assert found["final"][0]["rates_rps"] == [400.0, 380.0, 410.0]
     assert found["final"][0]["gain"] == found["gain"]
+    assert found["final"][0]["measuring_s"] == 4 * 12.0
+    assert found["noise"]["rates_rps"] == [200.0]
+    assert found["noise"]["drifts"] == []
 
 
 def test_a_failed_baseline_is_shown_as_not_valid():

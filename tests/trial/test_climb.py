@@ -156,3 +156,23 @@ def test_the_ladder_starts_where_the_peaks_latency_says(tmp_path):
 def test_an_untrusted_level_ends_the_climb():
     found = climb(Ladder(100.0, 0.05), lambda rate: level(rate, held=None, valid=False))
     assert (found.outcome, found.sustainable_rps) == ("invalid", None)
+
+
+def test_when_time_is_up_no_load_is_begun():
+    asked = []
+
+    def measure(rate):
+        asked.append(rate)
+        return level(rate)
+
+    found = climb(Ladder(100.0, 0.05), measure, time_is_up=lambda: len(asked) >= 2, shares=(0.5,))
+    assert asked == [100.0, 125.0]
+    assert found.cut_short
+    assert (found.outcome, found.sustainable_rps, found.ceiling_rps) == ("ok", 125.0, None)
+
+
+def test_a_deadline_that_has_passed_leaves_the_peak_and_says_so(tmp_path):
+    record, _ = record_of(tmp_path, SimulatedServer(exponential(500.0)), until_ns=1)
+    assert (record.outcome, record.sustainable_rps) == ("invalid", None)
+    assert record.peak_rps > 400
+    assert [note.code for note in record.notes] == ["cut-short"]

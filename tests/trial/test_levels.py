@@ -5,8 +5,9 @@ import pytest
 from trial.simulated import SimulatedServer, exponential, levels
 
 from tuner.measure.histogram import read_log
+from tuner.records import HostEvidence
 from tuner.slo import Slo
-from tuner.trial.levels import doubling, hopeless_outstanding
+from tuner.trial.levels import Levels, doubling, hopeless_outstanding
 
 
 def offered(folder, capacity_rps, rate_rps, **task):
@@ -107,3 +108,30 @@ def test_correlated_requests_seldom_deceive(tmp_path, busy, excess, wrong):
         for seed in range(runs)
     )
     assert mistakes / runs <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / runs)
+
+
+class Meter:
+    """A machine on which somebody else is busy while `busy` holds."""
+
+    def __init__(self, busy):
+        self.busy = busy
+
+    def start(self):
+        pass
+
+    def stop(self, *, generator_s=None):
+        return HostEvidence(1.0, 0.2, 1.5 if self.busy() else 0.0)
+
+
+@pytest.mark.parametrize(("busy_s", "valid"), [(120.0, True), (1000.0, False)])
+def test_a_neighbour_of_two_minutes_is_waited_for(tmp_path, monkeypatch, busy_s, valid):
+    measured = levels(tmp_path, SimulatedServer(exponential(1000.0)))
+    slept = []
+    monkeypatch.setattr("tuner.trial.levels.time.sleep", slept.append)
+    monkeypatch.setattr(Levels, "_meter", lambda _self: Meter(lambda: sum(slept) < busy_s))
+    level = measured.offered(300.0)
+    assert level.verdict.valid is valid
+    assert sum(slept) == pytest.approx(min(busy_s, 180.0), abs=2.0)
+    assert not measured.done[0].verdict.valid
+    if not valid:
+        assert [doubt.code for doubt in level.verdict.doubts] == ["foreign-cpu"]

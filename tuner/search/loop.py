@@ -173,6 +173,7 @@ class Tuning:
         overload_of: TrialRecord | None = None,
     ) -> TrialRecord:  # fmt: skip
         task = self.agenda.task(role, config, block=block, arm=arm, expected_rps=expected_rps)
+        task = replace(task, until_ns=self.budget.deadline_ns)
         if overload_of is not None:
             rate_rps = overload_of.sustainable_rps
             task = replace(task, overload_rps=rate_rps, overload_shares=self.shape.overload)

@@ -8,6 +8,7 @@ from tuner.batching import BatchingParameters
 from tuner.records import Overload, ServerIdentity, TrialRecord
 from tuner.search.decide import Decision
 from tuner.search.final import Finding
+from tuner.search.noise import noise_of
 from tuner.search.paired import CONFIDENCE, Gain
 from tuner.search.ranking import by_role
 from tuner.slo import Slo
@@ -52,6 +53,7 @@ def recommendation(
         "gain": _gain(decision.gain),
         "overload": [asdict(found) for found in overload_of(decision, records)],
         "final": [_contender(found) for found in decision.findings],
+        "noise": _noise(decision, records),
         "confidence": CONFIDENCE,
     }
 
@@ -60,6 +62,21 @@ def overload_of(decision: Decision, records: Sequence[TrialRecord]) -> tuple[Ove
     """What the overload test showed of the configuration as it is deployed."""
     tests = [test for test in records if test.overload and test.config == decision.config]
     return tests[-1].overload if tests else ()
+
+
+def _noise(decision: Decision, records: Sequence[TrialRecord]) -> dict[str, Any]:
+    """What equal starts of the default told: their noise, and the drifts of the machine."""
+    blocks = max((len(found.records) for found in decision.findings), default=0)
+    noise = noise_of(records, blocks)
+    return {
+        **asdict(noise),
+        "rates_rps": list(noise.rates_rps),
+        "drifts": [
+            {"percent": record.drift.percent, "spoilt": list(record.drift.spoils)}
+            for record in records
+            if record.drift
+        ],
+    }
 
 
 def _gain(gain: Gain | None) -> dict[str, Any] | None:
@@ -78,6 +95,9 @@ def _contender(found: Finding) -> dict[str, Any]:
         "server_flags": dict(config.flags),
         "rates_rps": [record.sustainable_rps for record in found.records],
         "gain": _gain(found.gain),
+        "measuring_s": sum(
+            record.measuring_s for record in (found.contender.trial, *found.records)
+        ),
         **_figures(found.contender.trial, found.records),
     }
 

@@ -17,11 +17,15 @@ Measure = Callable[[float], Level]
 
 @dataclass(slots=True)
 class Climb:
-    """What a ladder showed. `levels` are those that it was told, in order."""
+    """What a ladder showed. `levels` are those that it was told, in order.
+
+    `cut_short` says that time was up before it ended.
+    """
 
     ladder: Ladder | Rungs
     levels: list[Level] = field(default_factory=list)
     trusted: bool = True
+    cut_short: bool = False
 
     @property
     def reference(self) -> Level | None:
@@ -48,28 +52,37 @@ class Climb:
         return self.ladder.failed_rps if math.isfinite(self.ladder.failed_rps) else None
 
 
-def climb(ladder: Ladder | Rungs, measure: Measure, *, shares: Sequence[float] = ()) -> Climb:
-    """Follow the ladder to its end, or to a level that cannot be trusted.
+def climb(
+    ladder: Ladder | Rungs,
+    measure: Measure,
+    *,
+    shares: Sequence[float] = (),
+    time_is_up: Callable[[], bool] = lambda: False,
+) -> Climb:
+    """Follow the ladder to its end, to a level that cannot be trusted, or until time is up.
 
     Then measure the loads at `shares` of what it found. Where one of them fails, what was found
     is not sustainable, and the ladder is followed on from there.
     """
     found = Climb(ladder)
-    _follow(found, measure)
+    _follow(found, measure, time_is_up)
     for share in sorted(shares):
-        if not ladder.held_rps or not found.trusted:
+        if not ladder.held_rps or not found.trusted or time_is_up():
             break
         level = measure(ladder.held_rps * share)
         if level.verdict.valid and level.verdict.feasible is False:
             ladder.tell(_offered_rps(level), held=False)
             found.levels.append(level)
-            _follow(found, measure)
+            _follow(found, measure, time_is_up)
             break
     return found
 
 
-def _follow(found: Climb, measure: Measure) -> None:
+def _follow(found: Climb, measure: Measure, time_is_up: Callable[[], bool]) -> None:
     while found.trusted and (rate_rps := found.ladder.next_rps()) is not None:
+        if time_is_up():
+            found.cut_short = True
+            return
         level = measure(rate_rps)
         found.trusted = level.verdict.valid or _open_near_the_limit(level)
         if found.trusted:

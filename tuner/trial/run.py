@@ -9,13 +9,19 @@ from tuner.ladder import Rungs
 from tuner.load.generator import Generator
 from tuner.measure.curve import notes
 from tuner.measure.gpu import GpuMeter
-from tuner.records import Failure, TrialRecord
+from tuner.records import Doubt, Failure, TrialRecord
 from tuner.server.launcher import Server
 from tuner.trial.climb import climb, index_of, ladder_from
 from tuner.trial.levels import Levels
 from tuner.trial.overload import overload_test
 from tuner.trial.session import make_ready
 from tuner.trial.task import Bench, Task
+
+CUT_SHORT = Doubt(
+    "cut-short",
+    "the deadline came before the sustainable rate was known as finely as asked",
+    "resume the run, or allow more time",
+)
 
 
 def run_trial(bench: Bench, task: Task) -> TrialRecord:
@@ -83,7 +89,12 @@ def measured(levels: Levels, record: TrialRecord) -> TrialRecord:
         dominated_rps=task.dominated_rps,
     )
     rungs = Rungs(task.loads_rps) if task.loads_rps else ladder
-    found = climb(rungs, levels.offered, shares=task.curve_shares)
+    found = climb(
+        rungs,
+        levels.offered,
+        shares=task.curve_shares,
+        time_is_up=lambda: task.until_ns is not None and now_ns() >= task.until_ns,
+    )
     if not found.reference:  # the curve is still worth knowing, from where the peak is
         for share in task.curve_shares:
             levels.offered(peak_rps * share)
@@ -96,7 +107,10 @@ def measured(levels: Levels, record: TrialRecord) -> TrialRecord:
         ceiling_rps=found.ceiling_rps,
         reference_level=index_of(found.reference, levels.done),
         dominated=rungs.dominated,
-        notes=notes(levels.done, levels.bench.slo, next_to=1 + 2 * resolution),
+        notes=(
+            *notes(levels.done, levels.bench.slo, next_to=1 + 2 * resolution),
+            *((CUT_SHORT,) if found.cut_short else ()),
+        ),
     )
 
 

@@ -48,7 +48,8 @@ class Task:
     `loads_rps` are measured instead of a ladder, rising, up to the first that does not hold.
     `curve_shares` are further loads, as shares of the sustainable rate, that complete the curve
     below it; where one of them fails, the rate was none and is sought below. With `overload_rps`,
-    a sustainable rate, the server is overloaded by `overload_shares` of it and nothing else.
+    a sustainable rate, the server is overloaded by `overload_shares` of it and nothing else. No
+    further load is begun after `until_ns`, a monotonic instant.
     """
 
     number: int
@@ -63,6 +64,7 @@ class Task:
     curve_shares: tuple[float, ...] = ()
     overload_rps: float | None = None
     overload_shares: tuple[float, ...] = ()
+    until_ns: int | None = None
 
     def describe(self) -> str:
         """Words for progress lines."""
