@@ -106,6 +106,16 @@ def test_a_default_that_is_best_needs_no_final():
     assert (decision.verdict, decision.config) == ("none", DEFAULT)
 
 
+def test_a_default_that_was_lucky_in_the_search_is_beaten_in_the_final():
+    records = (*SEARCH[:1], trial(1, "default", DEFAULT, 420.0), SEARCH[3])
+    assert decided(records).verdict == "none"
+    winner = deployable(SEARCH[3], SLO)
+    decision = decided(
+        (*records, *final(winner, [(400.0, 300.0), (396.0, 304.0), (404.0, 299.0)]))
+    )
+    assert (decision.verdict, decision.config) == ("gain", winner)
+
+
 def test_a_default_that_holds_nowhere_is_beaten_by_whatever_holds():
     records = (trial(0, "off", OFF, 0.0), trial(1, "default", DEFAULT, 0.0), SEARCH[3])
     winner = deployable(SEARCH[3], SLO)

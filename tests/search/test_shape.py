@@ -46,3 +46,15 @@ def test_what_the_scenario_says_is_done():
 )
 def test_a_final_takes_at_most_half_of_the_starts(starts, cut):
     assert within(Shape(4, 5), starts) == cut
+
+
+def test_a_run_says_what_it_does_without():
+    assert Shape(4, 5, 2, 8).left_out() == ""
+    assert Shape(3, 3, 1, 6, ()).left_out() == (
+        "this run does without an overload test, batching off in the final"
+    )
+    assert Shape(2, 3).left_out() == (
+        "this run does without an A/A test of the noise, a watch for drift, runner-up and "
+        "batching off in the final"
+    )
+    assert "nothing it finds is proven" in Shape(2, 0).left_out()

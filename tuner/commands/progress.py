@@ -87,17 +87,18 @@ class Narrator(AbstractContextManager["Narrator"]):
 
 def finding(record: TrialRecord) -> str:
     """What a trial showed, in a few words."""
+    noted = "".join(f"; {note.code}" for note in record.notes)
     if record.outcome == "ok" and record.sustainable_rps is not None:
         bound = "" if record.ceiling_rps is not None else "at least "
         level = record.reference
         tail = None if level is None else level.measurement.percentiles_ms.get("p99")
         at = "" if tail is None else f", p99 {tail:.1f} ms"
-        return f"{bound}{record.sustainable_rps:,.0f} requests/s sustainable{at}"
+        return f"{bound}{record.sustainable_rps:,.0f} requests/s sustainable{at}{noted}"
     if record.overload:
         return "; ".join(found.describe() for found in record.overload)
     if record.failure is not None:
         return f"failed: {record.failure.text}"
-    return OUTCOMES[record.outcome]
+    return f"{OUTCOMES[record.outcome]}{noted}"
 
 
 def duration(seconds: float) -> str:

@@ -66,10 +66,11 @@ def _decided(records: Sequence[TrialRecord], slo: Slo) -> Decision | None:
     chosen = choose(records)
     if chosen is None:
         return _nothing_holds(records, default, slo)
-    if default is not None and chosen.config == default.config:
+    found = findings(records, slo)
+    best_is_default = default is not None and chosen.config == default.config
+    if best_is_default and not any(item.pairs for item in found):
         why = "no configuration tried carries more within the SLO than the server's defaults"
         return Decision("none", chosen, deployable(chosen, slo, records), None, (), why)
-    found = findings(records, slo)
     candidates = [item for item in found if item.contender.arm in {"winner", "runner-up"}]
     if default is None or not any(item.pairs for item in candidates):
         why = "the highest sustainable rate of the search, not confirmed by a final yet"

@@ -11,12 +11,15 @@ from typing import Literal, TypeVar
 
 from tuner.records import Config, TrialRecord
 from tuner.search.paired import Gain, paired_gain
-from tuner.search.ranking import by_role, deployable, ranked
+from tuner.search.ranking import by_role, deployable, ranked, rate_of
 from tuner.slo import Slo
 
 Arm = Literal["winner", "runner-up", "default", "off"]
 
 T = TypeVar("T")
+
+NEAR = 0.85
+"""Share of the default's rate in the search from which on a final may yet turn the order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +60,20 @@ class Finding:
 def contenders(records: Sequence[TrialRecord], slo: Slo, number: int = 4) -> tuple[Contender, ...]:
     """Name up to `number` of winner, default, runner-up and off, in this order of importance.
 
-    Empty where the search found nothing above the default, which then needs no proof.
+    Where the search ranks the default first, who comes next is the winner that it has to beat:
+    the default may have been lucky. Empty where nobody comes near it, which then needs no proof.
     """
-    order = ranked(records)
     default, off = by_role(records, "default"), by_role(records, "off")
-    if default is None or not order or order[0].config == default.config:
+    if default is None:
         return ()
-    found = [Contender("winner", deployable(order[0], slo, records), order[0])]
+    best = rate_of(default, records)
+    others = [trial for trial in ranked(records) if trial.config != default.config]
+    if not others or max(rate_of(trial, records) for trial in others) < NEAR * best:
+        return ()
+    first, *rest = others
+    found = [Contender("winner", deployable(first, slo, records), first)]
     found.append(Contender("default", default.config, default))
-    second = next((trial for trial in order[1:] if trial.config != default.config), None)
-    if second is not None:
-        found.append(Contender("runner-up", deployable(second, slo, records), second))
+    found += [Contender("runner-up", deployable(trial, slo, records), trial) for trial in rest[:1]]
     if off is not None and off.sustainable_rps and off.config not in {c.config for c in found}:
         found.append(Contender("off", off.config, off))
     return tuple(found[:number])

@@ -76,6 +76,8 @@ class Tuning:
             if not self._room_for(role):
                 break
             self._measure(role, config)
+            if role == "default":
+                self._announce()
         self._overload()
         self._final()
         self._tell_what_is_missing()
@@ -144,6 +146,12 @@ class Tuning:
         if role in {"off", "default"}:
             return time_s > search_start_s(self.records)
         return self.plan().search_starts > 0
+
+    def _announce(self) -> None:
+        """Tell the plan, once the baselines say how long a start takes, and what it leaves out."""
+        self.watcher.say(self.plan().describe())
+        if left_out := self.shape.left_out():
+            self.watcher.say(f"{left_out} (see search.* in the scenario)")
 
     def _overload(self) -> None:
         """Overload what is to be deployed, and shorten a queue that makes it stall, once."""

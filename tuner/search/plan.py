@@ -32,6 +32,16 @@ class Plan:
         """All starts that are left."""
         return self.search_starts + self.final_starts
 
+    def describe(self) -> str:
+        """The plan in words."""
+        text = f"plan: {self.search_starts} more starts for the search"
+        if self.final_starts:
+            text += f", then {self.final_starts} to prove what it finds"
+        if self.left_s is None or self.final_in_s is None:
+            return text
+        begins = f", beginning in about {minutes(self.final_in_s)}" if self.final_starts else ""
+        return f"{text}{begins}; done in about {minutes(self.left_s)}"
+
 
 def plan(
     records: Sequence[TrialRecord],
@@ -64,6 +74,12 @@ def plan(
         wanted = min(wanted, max(0, int(rest_s / (start_s * each))))
     search_s = wanted * each * start_s + reference_s
     return Plan(aa_starts + round(wanted * each), len(finalists), search_s, search_s + final_s)
+
+
+def minutes(seconds: float) -> str:
+    """Whole minutes for people, hours where there are many."""
+    whole = max(1, round(seconds / 60))
+    return f"{whole} min" if whole < 90 else f"{whole // 60} h {whole % 60:02d} min"
 
 
 def search_start_s(records: Iterable[TrialRecord]) -> float:

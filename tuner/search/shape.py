@@ -21,6 +21,22 @@ class Shape:
     reference_every: int = 0
     overload: tuple[float, ...] = (1.2, 1.5)
 
+    def left_out(self) -> str:
+        """Say what a run this short does without; empty where it does all."""
+        if not self.blocks:
+            return "this run has no final: nothing it finds is proven"
+        missing = []
+        if not self.aa_starts:
+            missing.append("an A/A test of the noise")
+        if not self.reference_every:
+            missing.append("a watch for drift")
+        if not self.overload:
+            missing.append("an overload test")
+        if self.contenders < 4:
+            absent = "batching off" if self.contenders == 3 else "runner-up and batching off"
+            missing.append(f"{absent} in the final")
+        return f"this run does without {', '.join(missing)}" if missing else ""
+
 
 SHAPES = (
     (60, Shape(contenders=4, blocks=10, aa_starts=3, reference_every=10)),

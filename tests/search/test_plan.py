@@ -1,0 +1,63 @@
+import pytest
+from trials import DEFAULT, OFF, batched, trial
+
+from tuner.search.plan import CLOSING_S, Plan, plan
+
+RECORDS = [
+    trial(0, "off", OFF, 100.0, wall_s=60.0),
+    trial(1, "default", DEFAULT, 200.0, wall_s=40.0),
+    trial(2, "guide", batched(8), 250.0, wall_s=20.0),
+    trial(3, "sampler", batched(16), 250.0, wall_s=30.0),
+]
+
+
+def planned(finalists=(), records=RECORDS, **limits):
+    asked = {"trials": None, "time_s": None, "points": 100}
+    return plan(records, finalists, **(asked | limits))
+
+
+def test_starts_of_the_search_take_what_the_searchs_own_took():
+    assert planned(trials=10) == Plan(6, 0, 150.0, 150.0)
+
+
+def test_contenders_take_what_they_took_before():
+    found = planned([DEFAULT, OFF, None], trials=4)
+    assert (found.search_starts, found.final_starts) == (0, 3)
+    assert found.left_s == 40.0 + 60.0 + 40.0
+    again = [*RECORDS, trial(4, "final", DEFAULT, 200.0, block=0, wall_s=10.0)]
+    assert planned([DEFAULT], again, trials=4).left_s == 10.0
+
+
+def test_the_search_gets_the_time_that_the_final_leaves():
+    found = planned([DEFAULT] * 2, time_s=180 + CLOSING_S)
+    assert (found.search_starts, found.final_in_s, found.left_s) == (4, 100.0, 180.0)
+    assert planned([DEFAULT] * 2, time_s=60.0).search_starts == 0
+
+
+def test_neither_points_nor_trials_are_exceeded():
+    assert planned(trials=50, points=3).search_starts == 3
+    assert planned(trials=5, time_s=10_000.0).search_starts == 1
+
+
+def test_references_take_their_share():
+    found = planned(trials=10, aa_starts=2, reference_every=3)
+    assert found.search_starts == 2 + 6 + 2
+    assert found.left_s == 2 * 40.0 + 8 * 25.0
+
+
+def test_before_the_first_start_nothing_is_known_of_time():
+    assert planned([None] * 4, [], trials=12) == Plan(12, 4, None, None)
+    assert "done in" not in Plan(12, 4, None, None).describe()
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (Plan(6, 4, 300.0, 540.0), "6 more starts for the search, then 4 to prove what it finds, "
+         "beginning in about 5 min; done in about 9 min"),
+        (Plan(200, 0, 28_800.0, 28_800.0), "200 more starts for the search; done in about "
+         "8 h 00 min"),
+    ],
+)  # fmt: skip
+def test_the_plan_in_words(found, said):
+    assert found.describe() == f"plan: {said}"
