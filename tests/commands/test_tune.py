@@ -41,7 +41,8 @@ def test_a_run_to_its_end_leaves_everything(tmp_path, dense_model):
     assert printed["server"]["launcher"] == "embedded"
     assert printed["verdict"] in {"gain", "tie", "none", "undecided"}
     roles = [record.role for record in run.trials()]
-    assert roles[:3] == ["off", "default", "guide"]
+    assert roles[:2] == ["off", "default"]
+    assert "guide" in roles  # what another program disturbed may have come twice before it
     assert all(record.levels for record in run.trials())
     BatchingParameters.from_file(run.path / "batching_parameters.txt")
     for name in ("scenario.toml", "environment.json", "pareto.csv", "study.db", "report.html"):
@@ -99,7 +100,7 @@ def test_kill_9_loses_only_the_trial_in_flight(tmp_path, dense_model):
     assert done.returncode == 0, done.stderr
     after = run.trials()
     assert [record.number for record in after][: len(before)] == before
-    assert [record.role for record in after][:3] == ["off", "default", "guide"]
+    assert {"off", "default", "guide"} <= {record.role for record in after}
 
 
 def test_ctrl_c_once_saves_and_twice_leaves_at_once(tmp_path, dense_model):
@@ -145,7 +146,7 @@ def test_a_full_disk_stops_the_run_and_room_lets_it_go_on(tmp_path, dense_model)
         resumed = tuner("tune", "--resume", run.path)
         assert resumed.returncode == 0, resumed.stderr
         assert run.trials()[: len(before)] == before
-        assert len(run.trials()) == 3
+        assert len({record.config.id for record in run.trials()}) == 3
     finally:
         subprocess.run(["umount", str(out)], check=True)
 

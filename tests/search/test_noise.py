@@ -7,7 +7,7 @@ from trials import DEFAULT, OFF, batched, trial
 
 from tuner.records import Doubt, Drift
 from tuner.search.noise import drift_at, noise_of, references, suspicious, to_repeat
-from tuner.search.ranking import by_role, ranked, rate_of, search_trials
+from tuner.search.ranking import by_role, ranked, rate_of, search_trials, tried
 
 RESOLUTION = 0.06
 
@@ -93,6 +93,7 @@ def test_what_another_program_disturbed_is_measured_again():
     assert to_repeat(records) == [("default", DEFAULT)]
     assert by_role(records, "default").number == 1
     records.append(trial(2, "default", DEFAULT, 200.0))
+    assert tried(records) == 2
     assert to_repeat(records) == []
     assert by_role(records, "default").number == 2
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from tuner.records import Config, Role, TrialRecord
 from tuner.scenario import Scenario
 from tuner.search.noise import noise_of, references, suspicious, to_repeat
-from tuner.search.ranking import by_role, choose, search_trials
+from tuner.search.ranking import by_role, choose, search_trials, tried
 from tuner.search.sampler import Sampler
 from tuner.search.shape import Shape
 from tuner.search.space import Space, baselines, config_of, device_of, guide_points
@@ -111,7 +111,7 @@ class Agenda:
     @property
     def spent(self) -> bool:
         """Whether the budget of trials is used up."""
-        return self.trials is not None and len(search_trials(self.records)) >= self.trials
+        return self.trials is not None and tried(self.records) >= self.trials
 
     def _measured(self, config: Config) -> bool:
         return any(record.config.id == config.id for record in self.records)

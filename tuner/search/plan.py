@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from tuner.records import Config, TrialRecord
-from tuner.search.ranking import APART, by_role, search_trials, unbounded
+from tuner.search.ranking import APART, by_role, search_trials, tried, unbounded
 
 CLOSING_S = 10.0
 """For the page and the plots, once everything is measured."""
@@ -62,7 +62,7 @@ def plan(
     """
     wanted = points
     if trials is not None:
-        wanted = max(0, min(points, trials - len(search_trials(records))))
+        wanted = max(0, min(points, trials - tried(records)))
     each = 1 + (1 / reference_every if reference_every else 0.0)
     if not records:
         return Plan(aa_starts + round(wanted * each), len(finalists), None, None)

@@ -26,6 +26,11 @@ def search_trials(records: Iterable[TrialRecord]) -> list[TrialRecord]:
     return [record for record in listed if record.role not in APART and record.number not in lost]
 
 
+def tried(records: Iterable[TrialRecord]) -> int:
+    """How many configurations the search has measured; one measured again counts once."""
+    return len({record.config.id for record in search_trials(records)})
+
+
 def spoilt(records: Iterable[TrialRecord]) -> frozenset[int]:
     """Numbers of the trials during which the machine changed."""
     return frozenset(
