@@ -38,6 +38,12 @@ from tuner.errors import CandidateError, HostError
         ("CUDA driver version is insufficient for CUDA runtime version", "gpu-driver"),
         ("kernel driver does not appear to be running: No /dev/nvidia* exist", "gpu-devices"),
         ("pull access denied for tensorflow/servng, repository does not exist", "image"),
+        (
+            'server.image: "x:1" is not on this engine and cannot be pulled: Docker refuses: Get '
+            '"https://registry.invalid/v2/": dial tcp: lookup registry.invalid: no such host',
+            "registry",
+        ),
+        ('server.image: "x" is not on this engine and cannot be pulled: denied', "image"),
         ("manifest for tensorflow/serving:9.9.9 not found: manifest unknown", "image"),
         ("Bind for 127.0.0.1:8500 failed: port is already allocated", "port"),
         (

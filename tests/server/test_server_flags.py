@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from tuner.batching import BatchingParameters
+from tuner.deploy import Mount
 from tuner.errors import BatchingError
 from tuner.records import Config, ServerIdentity
 from tuner.scenario import parse
@@ -123,9 +124,6 @@ def test_grpc_max_threads_may_be_the_users():
     assert deployed_flags(scenario(rest=rest), BATCHED)["grpc_max_threads"] == "64"
 
 
-DIGEST = "tensorflow/serving@sha256:" + "0" * 64
-
-
 @pytest.mark.parametrize(
     ("server", "image", "measured"),
     [
@@ -135,7 +133,6 @@ DIGEST = "tensorflow/serving@sha256:" + "0" * 64
             "tensorflow/serving:2.19.1",
             False,
         ),
-        (ServerIdentity("docker", "2.19.0", "my/image:1", DIGEST), DIGEST, True),
         (ServerIdentity("docker", "2.19.0", "my/image:1", "sha256:1"), "my/image:1", True),
     ],
 )
@@ -144,6 +141,19 @@ def test_the_deployed_image_is_the_measured_one_or_its_like(server, image, measu
     assert (found.image, found.measured_image) == (image, measured)
     assert found.cpus == (1, 3)
     assert [(model.name, model.path) for model in found.models] == [("m", "/models/m")]
+
+
+def test_what_a_container_was_given_is_deployed_too():
+    rest = (
+        '[server]\nlauncher = "docker"\nimage = "my/image:1"\ngpus = 2\nruntime = "nvidia"\n'
+        'memory = "4g"\nenv = { A = "b" }\nmounts = ["/data:/data", "/cache:/c:rw"]\n'
+    )
+    server = ServerIdentity("docker", "2.19.0", "my/image:1", "sha256:1")
+    found = deployment(scenario(rest=rest), BATCHED, server, Path("/runs/1"))
+    assert (found.image, found.measured_image) == ("my/image:1", True)
+    assert (found.gpus, found.runtime, found.memory) == ("2", "nvidia", "4g")
+    assert found.environment == {"A": "b"}
+    assert found.mounts == (Mount("/data", "/data"), Mount("/cache", "/c", writable=True))
 
 
 def test_a_model_of_our_own_is_named_from_the_run():

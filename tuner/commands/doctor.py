@@ -40,6 +40,10 @@ def doctor(scenario_path: Path, tell: Callable[[Finding], None]) -> list[Finding
         report(host.check_quota(host.cpu_quota(), cpus))
         report(host.check_threads(scenario, cpus))
         report(host.check_clocks(min(placement.server)))
+        if scenario.server.launcher == "docker":
+            from tuner.doctor.containers import check_containers  # noqa: PLC0415 - 0.3 s
+
+            check_containers(scenario, placement, report)
     report(host.check_ports())
     report(host.check_gpu(scenario))
     models = check_models(scenario, report)

@@ -29,12 +29,16 @@ class Finding:
 
 
 def of_error(check: str, error: TunerError) -> Finding:
-    """Tell an error as a finding, with the remedy that is known for what it quotes."""
+    """Tell an error as a finding, with the remedy that is known for what it quotes.
+
+    A candidate's error says where its log is; all others come with a remedy of their own.
+    """
     log = getattr(error, "log_tail", "")
     known = recognise(f"{error.message}\n{log}")
     if known is None:
         return Finding(check, "red", error.message, error.hint, log)
-    return Finding(known.check, "red", f"{known.what}: {error.message}", known.remedy, log)
+    remedy = known.remedy if log or not error.hint else error.hint
+    return Finding(known.check, "red", f"{known.what}: {error.message}", remedy, log)
 
 
 @contextmanager

@@ -21,13 +21,15 @@ def _known(check: str, pattern: str, what: str, remedy: str) -> Known:
 ERRORS = (
     _known(
         "engine-permission",
-        r"permission denied.{0,200}docker|docker.{0,200}permission denied",
+        r"permission denied.{0,200}docker|docker.{0,200}permission denied|"
+        r"no permission to talk to the docker engine",
         "you may not use the Docker Engine's socket",
         "sudo usermod -aG docker $USER, then log in again; or run the tuner as root",
     ),
     _known(
         "engine",
         r"cannot connect to the docker daemon|error while fetching server api version|"
+        r"no docker engine answers|"
         r"docker.{0,200}(connection refused|no such file or directory)",
         "the Docker Engine does not answer",
         "sudo systemctl start docker; for an engine elsewhere set DOCKER_HOST or a docker context",
@@ -56,9 +58,17 @@ ERRORS = (
         "may not be loaded: sudo modprobe nvidia)",
     ),
     _known(
+        "registry",
+        r"cannot be pulled.{0,300}(no such host|dial tcp|i/o timeout|tls handshake|"
+        r"server misbehaving)",
+        "the image is not here, and its registry cannot be reached",
+        "check the network, or bring the image by docker save and docker load",
+    ),
+    _known(
         "image",
         r"pull access denied|manifest (for .{0,200})?(unknown|not found)|no such image|"
-        r"repository does not exist|not found: manifest",
+        r"repository does not exist|not found: manifest|"
+        r"is not on this engine and cannot be pulled",
         "there is no such image",
         "check server.image letter by letter; Docker Hub lists the tags of tensorflow/serving",
     ),

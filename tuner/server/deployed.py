@@ -5,9 +5,9 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from tuner.deploy import DeployedModel, Deployment
+from tuner.deploy import DeployedModel, Deployment, Mount
 from tuner.records import Config, ServerIdentity
-from tuner.scenario import Scenario
+from tuner.scenario import Scenario, parse_mount
 from tuner.server.flags import deployed_flags, model_config_text, needs_model_config
 
 IMAGE = "tensorflow/serving"
@@ -31,6 +31,7 @@ def deployment(
         DeployedModel(model.name, _path(model.path, run, ours=model.name in ours))
         for model in scenario.served
     )
+    asked = scenario.server
     return Deployment(
         name=scenario.name,
         image=_image(server),
@@ -38,6 +39,11 @@ def deployment(
         flags=deployed_flags(scenario, config),
         models=models,
         cpus=tuple(sorted(cpus)),
+        gpus="" if asked.gpus is None else str(asked.gpus),
+        runtime=asked.runtime,
+        memory=asked.memory,
+        environment=asked.env,
+        mounts=tuple(Mount(*parse_mount(text)) for text in asked.mounts),
     )
 
 
@@ -58,9 +64,8 @@ def _path(model: Path, run: Path, *, ours: bool) -> str:
 
 
 def _image(server: ServerIdentity) -> str:
-    """The image that was measured, pinned where its registry knows it; else the like of it."""
+    """The image that was measured, by its name; else the like of it."""
     if server.image is not None:
-        digest = server.digest or ""
-        return digest if "@" in digest else server.image
+        return server.image
     version = re.search(r"\d+\.\d+\.\d+", server.version) if server.launcher == "binary" else None
     return f"{IMAGE}:{version[0] if version else LATEST}"
