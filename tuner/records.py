@@ -55,6 +55,7 @@ class Endpoint:
     `relays` are processes beside the server that its traffic passes through, such as Docker's
     proxy of a published port. `swapped` says that the server was running already and took up the
     configuration as a new version of the model; `start_s` is then the time of the swap.
+    `version` is the version that must answer, where the tuner made it.
     """
 
     address: str
@@ -64,6 +65,7 @@ class Endpoint:
     flags: tuple[tuple[str, str], ...] = ()
     relays: tuple[int, ...] = ()
     swapped: bool = False
+    version: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,6 +139,11 @@ class ServerSection(_Section):
     flags: dict[str, Flag] = Field(
         {}, description="Further flags by name without dashes; deployed with the recommendation."
     )
+    swap: Literal["auto", "never"] = Field(
+        "auto",
+        description="`auto` lets a server live on and load configurations as versions, where "
+        "that is quicker than starting it; the final always starts afresh.",
+    )
     image: str = Field(
         "tensorflow/serving:2.20.0",
         description="docker: image with tag or digest; pulled where it is absent.",

@@ -84,6 +84,8 @@ if HOW == "ignores-sigterm":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 if HOW == "has-a-child":
     say(f"child {subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']).pid}")
+if HOW == "is-older" and "enable_per_model_batching_parameters" in FLAGS:
+    say("unknown argument: --enable_per_model_batching_parameters=true")
 if HOW == "knows-not-a-flag":
     say("E command_line_flags] unknown argument: --grpc_z=1")
 if HOW not in {"hangs", "misses-its-model"}:

@@ -15,6 +15,7 @@ from tuner.server.containers.ending import ending
 from tuner.server.containers.engine import Engine, connect, mapped
 from tuner.server.containers.gpus import gpu_names
 from tuner.server.containers.images import Progress
+from tuner.server.containers.launcher import open_docker
 
 # The docker package leaves a socket that could not connect to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -92,6 +93,33 @@ def test_docker_host_goes_before_the_context(monkeypatch, tmp_path, silent):
     (tmp_path / "docker" / "config.json").write_text('{"currentContext": "elsewhere"}')
     monkeypatch.setenv("DOCKER_HOST", silent)
     assert refused().message.startswith(silent)
+
+
+def test_an_engine_on_another_host_is_not_measured(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        replies = [
+            b'{"ApiVersion": "1.41", "Version": "20.10.24"}',
+            b'{"ApiVersion": "1.41", "Version": "20.10.24"}',
+            b'{"NCPU": 2, "SecurityOptions": []}',
+        ]
+
+        def answer():
+            connection, _ = listener.accept()
+            with connection:
+                for body in replies:
+                    connection.recv(65536)
+                    connection.sendall(
+                        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+                        b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+                    )
+
+        threading.Thread(target=answer, daemon=True).start()
+        where = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+        monkeypatch.setenv("DOCKER_HOST", where)
+        with pytest.raises(HostError) as caught:
+            open_docker(None, None, lambda _text: None)
+    assert caught.value.message.startswith(f"{where}: the engine is on another host")
+    assert "run tuner on that host" in caught.value.hint
 
 
 def test_a_context_that_does_not_exist(monkeypatch, tmp_path):

@@ -7,7 +7,17 @@ import pytest
 from tuner.slo import Slo
 from tuner.trial import Bench
 
-OWN, KEPT = object(), object()
+
+class Kept:
+    """Counts how often it was told to stop its server."""
+
+    closed = 0
+
+    def close(self):
+        self.closed += 1
+
+
+OWN = object()
 
 
 def bench(keeper):
@@ -26,10 +36,14 @@ def bench(keeper):
 
 @pytest.mark.parametrize("role", ["default", "guide", "sampler"])
 def test_a_trial_of_the_search_may_use_a_kept_server(role):
-    assert bench(KEPT).launcher_for(role) is KEPT
+    kept = Kept()
+    assert bench(kept).launcher_for(role) is kept
+    assert not kept.closed
     assert bench(None).launcher_for(role) is OWN
 
 
 @pytest.mark.parametrize("role", ["off", "final", "given", "overload"])
 def test_what_confirms_starts_a_server_of_its_own(role):
-    assert bench(KEPT).launcher_for(role) is OWN
+    kept = Kept()
+    assert bench(kept).launcher_for(role) is OWN
+    assert kept.closed

@@ -1,7 +1,7 @@
 """From a scenario to a bench: models looked at, requests built, processors and launcher chosen."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,16 @@ from tuner.load.payload import MixPart, build_pool
 from tuner.records import ServerIdentity
 from tuner.scenario import ModelSection, Scenario
 from tuner.server import process
+from tuner.server.containers.launcher import DockerLauncher, open_docker
 from tuner.server.cpus import Placement, place
-from tuner.server.launcher import Launcher
+from tuner.server.keeper import ServerKeeper, kept_scenario
+from tuner.server.process import ProcessLauncher
+from tuner.server.versions import VersionFolders, can_be_versions
 from tuner.store import RunDirectory
 from tuner.trial import Bench
+
+VERSIONS = "versions"
+"""Where in a run the versions lie that a running server takes up."""
 
 Models = Sequence[tuple[ModelSection, model.ModelInfo]]
 
@@ -31,11 +37,17 @@ class Prepared:
 
 
 def prepare(
-    scenario: Scenario, infos: Models, run: RunDirectory, notify: Callable[[str], None]
+    scenario: Scenario,
+    infos: Models,
+    run: RunDirectory,
+    notify: Callable[[str], None],
+    *,
+    keep: bool = False,
 ) -> Prepared:
     """Make ready all that every trial of a run needs, before any server starts.
 
-    Raises InputError or HostError where a night would trip over it.
+    With `keep`, a server may live on from one trial of a search to the next; the bench then has
+    to be closed. Raises InputError or HostError where a night would trip over it.
     """
     placement = place(scenario.server.cpus, scenario.load.cpus)
     launcher = launcher_of(scenario, placement, notify)
@@ -62,6 +74,7 @@ def prepare(
         generator_cpus=placement.generator,
         notify=notify,
         usable_rps=calibration.usable_rps,
+        keeper=_keeper(launcher, run, notify) if keep else None,
     )
     return Prepared(bench, identity, described, len(placement.server))
 
@@ -98,13 +111,28 @@ def _version_name(section: ModelSection, info: model.ModelInfo) -> str:
     return f"{section.servable}/{info.version}" if named else section.servable
 
 
+def _keeper(
+    launcher: ProcessLauncher | DockerLauncher, run: RunDirectory, notify: Callable[[str], None]
+) -> ServerKeeper | None:
+    """What lets a server live on; None where requests or the scenario forbid it."""
+    scenario = launcher.scenario
+    if scenario.server.swap == "never" or not can_be_versions(scenario.served):
+        return None
+    folders = VersionFolders((run.path / VERSIONS).resolve(), scenario.served)
+    return ServerKeeper(
+        cold=launcher,
+        warm=replace(launcher, scenario=kept_scenario(scenario, folders)),
+        folders=folders,
+        timeout_s=scenario.server.start_timeout_s,
+        notify=notify,
+    )
+
+
 def launcher_of(
     scenario: Scenario, placement: Placement, notify: Callable[[str], None]
-) -> Launcher:
+) -> ProcessLauncher | DockerLauncher:
     """Choose the scenario's way of running the server. Raises HostError where there is none."""
     if scenario.server.launcher == "docker":
-        from tuner.server.containers.launcher import open_docker  # noqa: PLC0415 - 0.3 s
-
         return open_docker(scenario, placement.server, notify)
     starters = {"embedded": process.embedded, "binary": process.binary}
     return starters[scenario.server.launcher](scenario, placement.server)

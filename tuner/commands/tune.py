@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -53,7 +53,7 @@ def tune(request: Request, narrator: Narrator) -> RunDirectory:
         text = request.scenario.read_text(encoding="utf-8")
         run = store.create(request.out, scenario.name, text)
     with run.locked():
-        prepared = benches.prepare(scenario, infos, run, narrator.note)
+        prepared = benches.prepare(scenario, infos, run, narrator.note, keep=True)
         _keep_environment(run, request, prepared.environment)
         narrator.say(f"results go to {run.path}")
         _search(run, scenario, prepared, request.trials, deadline_ns, narrator)
@@ -97,7 +97,7 @@ def _search(
         watcher=narrator,
     )
     try:
-        with _interruptible(narrator):
+        with _interruptible(narrator), closing(prepared.bench):
             tuning.run()
     except (HostError, KeyboardInterrupt):
         # The disk may be what failed: an error here would hide the one that matters.

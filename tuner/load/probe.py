@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 import grpc
+from google.protobuf.message import DecodeError
 
+from tuner import protos
 from tuner.load.client import PREDICT
 from tuner.records import OK, Status
 
@@ -13,10 +15,11 @@ DEFAULT_RECEIVE_LIMIT = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """How a call ended, and the answer's bytes (0 where there is none)."""
+    """How a call ended, the answer's bytes (0 where there is none), and the version it names."""
 
     status: Status
     size: int
+    version: int | None = None
 
 
 def ask(
@@ -31,4 +34,15 @@ def ask(
             answer = channel.unary_unary(PREDICT)(message, timeout=deadline_s)
         except grpc.RpcError as error:
             return Answer(Status(error.code().name, error.details() or ""), 0)
-    return Answer(Status(OK), len(answer))
+    return Answer(Status(OK), len(answer), _version(answer))
+
+
+def _version(answer: bytes) -> int | None:
+    protos.install()
+    from tensorflow_serving.apis import predict_pb2  # noqa: PLC0415 - see protos
+
+    try:
+        spec = predict_pb2.PredictResponse.FromString(answer).model_spec
+    except DecodeError:
+        return None
+    return int(spec.version.value) if spec.HasField("version") else None

@@ -10,6 +10,7 @@ from tuner.search.ranking import by_role, choose, search_trials, tried
 from tuner.search.sampler import Sampler
 from tuner.search.shape import Shape
 from tuner.search.space import Space, baselines, config_of, device_of, guide_points
+from tuner.server.keeper import restart_key
 from tuner.slo import Slo
 from tuner.trial import Task
 
@@ -18,6 +19,12 @@ DOMINATED = 0.85
 
 PATIENT = 0.2
 """A batch timeout of this share of the tightest limit may make low loads slower than high ones."""
+
+PROPOSALS = 3
+"""How many proposals of the sampler are looked at for one that the running server can take up."""
+
+SWAPS_PAY = 4
+"""As long as one of so many trials was swapped in, the next may be too."""
 
 Step = tuple[Role, Config]
 
@@ -49,18 +56,39 @@ class Agenda:
         yield from self._aa_test()
         device = device_of(self.scenario)
         guide = guide_points(self.space, device=device, cpus=self.cpus)
-        for point in guide[: self.scenario.search.guide_points]:
-            config = config_of(point)
+        points = guide[: self.scenario.search.guide_points]
+        for config in self._in_few_starts([config_of(point) for point in points]):
             if not self.spent and not self._measured(config):
                 yield from self._checks()
                 yield "guide", config
         while not self.spent:
             yield from self._checks()
-            asked = self.sampler.ask()
+            asked = self._asked()
             if asked is None:
                 break
-            yield "sampler", config_of(asked)
+            yield "sampler", asked
         yield from self._checks()
+
+    def _in_few_starts(self, configs: list[Config]) -> list[Config]:
+        """Put together what a running server can take up without a restart, else in order."""
+        if self.scenario.server.swap == "never":
+            return configs
+        keys = [restart_key(config) for config in configs]
+        return sorted(configs, key=lambda config: keys.index(restart_key(config)))
+
+    def _asked(self) -> Config | None:
+        """Ask the sampler; where swaps pay, prefer a proposal that needs no restart."""
+        known = search_trials(self.records)
+        latest = known[-1] if known else None
+        proposals = []
+        for _ in range(PROPOSALS if any(record.swapped for record in known[-SWAPS_PAY:]) else 1):
+            point = self.sampler.ask()
+            if point is None:
+                break
+            proposals.append(config_of(point))
+            if latest is not None and restart_key(proposals[-1]) == restart_key(latest.config):
+                return proposals[-1]
+        return proposals[0] if proposals else None
 
     def _aa_test(self) -> Iterator[Step]:
         """Start the default again, and say what gain can be told from noise."""

@@ -37,6 +37,13 @@ class Launcher(Protocol):
         """
 
 
+class Keeper(Launcher, Protocol):
+    """A launcher whose server may live on from one trial to the next."""
+
+    def close(self) -> None:
+        """Stop the server that lives on, if there is one."""
+
+
 def log_tail(path: Path, lines: int = 20) -> str:
     """Return the last lines of a server's log, for an error or a record."""
     try:

@@ -1,6 +1,8 @@
 """A started server, made ready to be measured: it answers, has run every size, and is warm."""
 
-from tuner.errors import CandidateError, ModelError
+from tuner.errors import CandidateError, HostError, ModelError
+from tuner.load.pool import RequestPool
+from tuner.load.probe import ask
 from tuner.measure.steady import warmed_up
 from tuner.records import Level, Samples
 from tuner.trial.levels import Levels
@@ -30,6 +32,7 @@ def _probe(levels: Levels) -> None:
     statuses = levels.generator.exercise([min(_rows(levels))], repeats=1)
     failed = next((status for status in statuses if status.code != "OK"), None)
     if failed is None:
+        _prove_version(levels)
         return
     levels.server.check()
     text = f"the first request failed: {failed.code}: {failed.text}"
@@ -38,6 +41,20 @@ def _probe(levels: Levels) -> None:
             text, hint="the model does not answer even unbatched; check model.* and inputs"
         )
     raise CandidateError(text, hint="it is answered with batching off, so batching is at fault")
+
+
+def _prove_version(levels: Levels) -> None:
+    """Where a running server took a version up, it is that version which must answer."""
+    expected = levels.server.endpoint.version
+    if expected is None:
+        return
+    for message in RequestPool.load(levels.bench.pool).of_rows(min(_rows(levels))):
+        answered = ask(levels.server.endpoint.address, message, receive_limit=-1).version
+        if answered != expected:
+            raise HostError(
+                f"version {answered} answers, but the configuration is version {expected}",
+                hint='set server.swap = "never"; the run can be resumed',
+            )
 
 
 def _rows(levels: Levels) -> tuple[int, ...]:

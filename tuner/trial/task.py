@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tuner.records import Config, Role
 from tuner.scenario import Scenario
-from tuner.server.launcher import Launcher
+from tuner.server.launcher import Keeper, Launcher
 from tuner.slo import Slo
 
 
@@ -28,14 +28,22 @@ class Bench:
     environment_id: str
     generator_cpus: frozenset[int]
     notify: Callable[[str], None]
-    keeper: Launcher | None = None
+    keeper: Keeper | None = None
     usable_rps: float | None = None
 
     def launcher_for(self, role: Role) -> Launcher:
         """Choose how a trial gets its server: what confirms or is asked for starts afresh."""
-        if self.keeper is None or role in {"off", "final", "given", "overload"}:
+        if self.keeper is None:
+            return self.launcher
+        if role in {"off", "final", "given", "overload"}:
+            self.close()  # two servers would share the machine
             return self.launcher
         return self.keeper
+
+    def close(self) -> None:
+        """Stop what lives on between trials."""
+        if self.keeper is not None:
+            self.keeper.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,7 +140,7 @@ class DockerLauncher:
         self, arguments: Sequence[str], folder: Path, **changes: Any
     ) -> Iterator[Container]:
         """Create and start a container that is gone when the block ends, however it ends."""
-        name = f"tuner-{folder.name}-{secrets.token_hex(4)}"
+        name = f"tuner-{secrets.token_hex(6)}"
         request = container_request(
             self.scenario,
             self.engine,
@@ -218,6 +218,13 @@ def open_docker(
     Raises HostError where there is no engine, or no image.
     """
     engine = connect()
+    if not engine.local:
+        raise HostError(
+            f"{engine.where}: the engine is on another host, and containers publish on its "
+            "127.0.0.1 alone",
+            hint="run tuner on that host, where the model is too; or unset DOCKER_HOST, or choose "
+            "a context of this host",
+        )
     owner = Owner.this_process()
     for orphan in remove_orphans(engine, owner):
         notify(f"removed the container of a run that has ended: {orphan}")
