@@ -416,7 +416,11 @@ class SearchSection(_Section):
     """How many configurations are measured, and how they are chosen."""
 
     trials: PositiveInt = Field(12, description="Server starts of the search, baselines included.")
-    sampler: Literal["tpe", "random", "nsga2"] = Field("tpe", description="Optuna's sampler.")
+    sampler: Literal["auto", "tpe", "gp", "nsga2", "random", "grid"] = Field(
+        "auto",
+        description="How configurations are chosen: by a model of the scheduler that is fitted to "
+        "the run (auto), by one of Optuna's samplers, or all in turn (grid).",
+    )
     device: Literal["auto", "cpu", "gpu"] = Field(
         "auto", description="Which of the guide's starting points are tried first."
     )

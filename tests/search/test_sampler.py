@@ -2,9 +2,11 @@ import optuna
 import pytest
 from trials import DEFAULT, OFF, crashed, trial
 
-from tuner.errors import StoreError
+from tuner.errors import InputError, StoreError
+from tuner.search.model_sampler import Setting
 from tuner.search.sampler import Sampler
 from tuner.search.space import Space, config_of, point_of
+from tuner.slo import Slo
 
 SMALL = Space(
     {
@@ -44,9 +46,12 @@ def run(sampler, *, trials, outcome=measure):
     return asked
 
 
-@pytest.mark.parametrize("name", ["tpe", "random", "nsga2"])
+SETTING = Setting(Slo((("p99", 60.0),)), cpus=2)
+
+
+@pytest.mark.parametrize("name", ["auto", "tpe", "random", "nsga2", "grid"])
 def test_no_point_is_proposed_twice_and_the_end_is_known(name):
-    asked = run(Sampler(SMALL, name=name, seed=3, database=None), trials=100)
+    asked = run(Sampler(SMALL, name=name, seed=3, database=None, setting=SETTING), trials=100)
     assert len(asked) == SMALL.size
     assert len({config_of(point).id for point in asked}) == SMALL.size
 
@@ -117,3 +122,22 @@ def test_a_study_that_cannot_be_written_is_named(tmp_path):
 def test_a_full_disk_is_named(small_disk):
     with pytest.raises(StoreError, match=r"study.db: the study cannot be written: .*full"):
         Sampler(SMALL, name="tpe", seed=1, database=small_disk / "study.db")
+
+
+def test_the_grid_is_measured_in_order():
+    asked = run(Sampler(SMALL, name="grid", seed=1, database=None), trials=100)
+    assert asked == list(SMALL.points())
+
+
+def test_a_sampler_that_is_not_installed_is_named_with_its_remedy(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    with pytest.raises(InputError, match='"gp" needs torch and scipy') as caught:
+        Sampler(SMALL, name="gp", seed=1, database=None)
+    assert "pip install torch scipy" in caught.value.hint
+
+
+def test_the_model_learns_from_baselines_outside_the_space(tmp_path):
+    sampler = Sampler(SMALL, name="auto", seed=1, database=tmp_path / "s.db", setting=SETTING)
+    assert len(run(sampler, trials=4)) == 4
+    study = optuna.load_study(study_name="tuner", storage=f"sqlite:///{tmp_path / 's.db'}")
+    assert all("curve" in item.user_attrs for item in study.trials)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -19,8 +20,9 @@ from tuner.errors import HostError, TunerError, UsageError
 from tuner.records import TrialRecord
 from tuner.scenario import Scenario, load
 from tuner.search.loop import Budget, Tuning
+from tuner.search.model_sampler import Setting
 from tuner.search.sampler import Sampler
-from tuner.search.space import Space
+from tuner.search.space import Space, device_of
 from tuner.store import RunDirectory
 from tuner.trial import run_trial
 
@@ -84,6 +86,8 @@ def _search(
             name=scenario.search.sampler,
             seed=scenario.seed,
             database=run.path / store.STUDY,
+            setting=_setting(scenario, prepared, narrator),
+            reach=scenario.load.outstanding_limit * _most_rows(scenario),
         ),
         space=space,
         cpus=prepared.cpus,
@@ -106,6 +110,25 @@ def _search(
         narrator.say(f"to go on: tuner tune --resume {run.path}")
         raise
     _publish(run, records)
+
+
+def _setting(scenario: Scenario, prepared: benches.Prepared, narrator: Narrator) -> Setting:
+    """What a model of the scheduler must know; all models' requests are taken together."""
+    weights: defaultdict[int, float] = defaultdict(float)
+    for model in scenario.models:
+        for rows, weight in model.row_weights.items():
+            weights[rows] += model.weight * weight
+    return Setting(
+        slo=prepared.bench.slo,
+        cpus=prepared.cpus,
+        rows=tuple(sorted(weights.items())),
+        device=device_of(scenario),
+        say=narrator.say,
+    )
+
+
+def _most_rows(scenario: Scenario) -> int:
+    return max(rows for model in scenario.models for rows in model.row_weights)
 
 
 def _publish(run: RunDirectory, records: list[TrialRecord]) -> None:

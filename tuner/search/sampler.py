@@ -1,4 +1,4 @@
-"""Optuna behind one door: the only module that imports it.
+"""Optuna behind one door: the study, the samplers by name, and what a trial tells them.
 
 The study is a cache of `trials.jsonl`, kept so that optuna-dashboard can show it; it is made anew
 from the records at every start. What a trial's outcome means to a sampler:
@@ -8,8 +8,11 @@ from the records at every start. What a trial's outcome means to a sampler:
     failed       PRUNED and a constraint above 0: a sampler that is told FAIL forgets the point
                  and asks for the crash again
     invalid      FAIL: nothing was learnt about the configuration
+
+Points that the measurements show to change nothing (`rules`) are never asked for.
 """
 
+import importlib.util
 import math
 import random
 import warnings
@@ -24,9 +27,12 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
-from tuner.errors import StoreError
+from tuner.errors import InputError, StoreError
 from tuner.records import TrialRecord
+from tuner.search.model_sampler import COST_S, CURVE, ModelSampler, Setting, to_json
+from tuner.search.rules import NoOps, is_no_op
 from tuner.search.space import Choice, Point, Space, config_of, point_of
+from tuner.simulate.curves import curve_of
 
 OBJECTIVES = ("sustainable_rps", "latency_ms")
 DIRECTIONS: tuple[Literal["maximize", "minimize"], ...] = ("maximize", "minimize")
@@ -40,15 +46,33 @@ Late in a small space it asks for little but the best points, which are measured
 
 
 class Sampler:
-    """Proposes points, given what was measured. Never proposes a point twice."""
+    """Proposes points, given what was measured. Never proposes a point twice.
 
-    def __init__(self, space: Space, *, name: str, seed: int, database: Path | None) -> None:
+    `name` is one of `auto` (the model of the scheduler, which needs to know its `setting`),
+    `tpe`, `gp`, `nsga2`, `random` and `grid`. `reach` is how many rows can wait at once.
+    Raises InputError where the sampler is not installed.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        *,
+        name: str,
+        seed: int,
+        database: Path | None,
+        setting: Setting | None = None,
+        reach: int | None = None,
+    ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._space = space
+        self._name = name
         self._seed = seed
+        self._setting = setting
         self._measured: set[str] = set()
+        self._records: list[TrialRecord] = []
+        self._no_ops = NoOps(space, reach)
         self._study = optuna.create_study(
-            directions=list(DIRECTIONS), sampler=_sampler(name, seed)
+            directions=list(DIRECTIONS), sampler=_sampler(name, seed, space, setting)
         )
         # Points that were asked for in vain stay out of what people look at.
         self._database = database
@@ -58,8 +82,12 @@ class Sampler:
         """Take in finished trials of the search."""
         for record in records:
             self._measured.add(record.config.id)
+            self._records.append(record)
             trial = self._frozen(record)
-            self._study.add_trial(trial)
+            # Optuna's samplers search what all trials have in common, so that a baseline outside
+            # the space would leave them nothing; the model alone learns from it.
+            if trial.params or self._name == "auto":
+                self._study.add_trial(trial)
             if self._shown is not None:
                 with _written(self._database):
                     self._shown.add_trial(trial)
@@ -69,12 +97,15 @@ class Sampler:
         left = self._unmeasured()
         if not left:
             return None
+        if self._name == "grid":
+            return left[0]
+        allowed = {config_of(point).id for point in left}
         wanted: Counter[tuple[str, Choice]] = Counter()
         for _ in range(ASKS):
             trial = self._study.ask(self._distributions())
             point: Point = dict(trial.params)
             self._study.tell(trial, state=TrialState.FAIL)  # `tell` adds it once it is measured
-            if config_of(point).id not in self._measured:
+            if config_of(point).id in allowed:
                 return point
             wanted.update(point.items())
         # So that equal scores do not favour the corner where the enumeration starts.
@@ -82,8 +113,11 @@ class Sampler:
         return max(left, key=lambda point: _likeness(point, wanted))
 
     def _unmeasured(self) -> list[Point]:
+        no_ops = self._no_ops.among(self._records)
         return [
-            point for point in self._space.points() if config_of(point).id not in self._measured
+            point
+            for point in self._space.points()
+            if config_of(point).id not in self._measured and not is_no_op(point, no_ops)
         ]
 
     def _distributions(self) -> dict[str, BaseDistribution]:
@@ -94,6 +128,10 @@ class Sampler:
     def _frozen(self, record: TrialRecord) -> FrozenTrial:
         point = point_of(record.config, self._space)
         state, values = _outcome(record)
+        learnt: dict[str, object] = {}
+        if self._setting is not None and record.levels:
+            learnt[CURVE] = to_json(curve_of(record, cpus=self._setting.cpus))
+            learnt[COST_S] = record.wall_s
         return create_trial(
             state=state,
             values=values,
@@ -106,6 +144,7 @@ class Sampler:
                 "config": record.config.id,
                 "label": record.config.label(),
                 "outcome": record.outcome,
+                **learnt,
             },
         )
 
@@ -144,7 +183,14 @@ def _constraints(record: TrialRecord) -> dict[str, float]:
     return {name: -margin for name, margin in level.verdict.margins.items()}
 
 
-def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
+def _sampler(
+    name: str, seed: int, space: Space, setting: Setting | None
+) -> optuna.samplers.BaseSampler:
+    if name == "auto":
+        assert setting is not None, "the model must know what it models"
+        return ModelSampler(space, setting, seed=seed)
+    if name == "gp":
+        return _gaussian_process(seed)
     if name == "random":
         return optuna.samplers.RandomSampler(seed=seed)
     if name == "nsga2":
@@ -152,6 +198,19 @@ def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
     return optuna.samplers.TPESampler(
         seed=seed, multivariate=True, n_startup_trials=STARTUP_TRIALS
     )
+
+
+def _gaussian_process(seed: int) -> optuna.samplers.BaseSampler:
+    """Optuna's own, which computes with torch and scipy: too large to come with every install."""
+    missing = [name for name in ("torch", "scipy") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f'search.sampler: "gp" needs {" and ".join(missing)}, not installed here',
+            hint=f'pip install {" ".join(missing)}, or use "auto", which models the scheduler',
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.GPSampler(seed=seed, n_startup_trials=STARTUP_TRIALS)
 
 
 def _fresh_study(database: Path) -> optuna.Study:

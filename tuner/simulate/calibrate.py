@@ -14,8 +14,8 @@ approximation) says how far each parameter may be off, from which `plausible` mo
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,17 +27,20 @@ from tuner.simulate.service import NS_PER_MS, ServiceModel
 from tuner.simulate.sustain import Workload
 
 Floats = NDArray[np.float64]
-Residuals = Callable[[Floats], Floats]
 
-REQUESTS = 1500
+REQUESTS = 800
 """Simulated for every measured load: about what a window holds."""
 
-POINTS_A_CURVE = 5
+POINTS_A_CURVE = 4
 STEP = 0.04
 """Of the finite differences, on a logarithmic scale: above the simulation's own roughness."""
 
 ENOUGH = 0.01
 """A round that improves the fit by less is the last."""
+
+ROUNDS_FIRST, ROUNDS, ROUNDS_AGAIN = 3, 5, 3
+STALE = 0.25
+"""Derivatives are kept while no parameter has moved further, as a log ratio."""
 
 FURTHEST = 3.0
 """Log ratios are cut here: a server that is saturated only in the model is wrong enough."""
@@ -46,8 +49,9 @@ FURTHEST = 3.0
 RATE_ERROR, MEDIAN_ERROR, TAIL_ERROR, BATCH_ERROR = 0.05, 0.07, 0.12, 0.08
 
 ROOM = (
-    ("contention", math.log(0.7), 0.9),
-    ("coherence", math.log(0.01), 1.2),
+    ("contention", math.log(0.8), 0.6),
+    ("cores", math.log(1.3), 0.9),
+    ("crowding", math.log(0.04), 1.0),
     ("delay_ms", math.log(0.4), 1.0),
     ("front_ms", math.log(0.03), 1.0),
     ("spread", math.log(0.1), 0.7),
@@ -73,6 +77,15 @@ class Calibration:
     plausible: tuple[ServiceModel, ...]
     misfit: float
     parameters: tuple[float, ...]
+    slopes: dict[tuple[Policy, CurvePoint], "_Slope"] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Slope:
+    """Derivatives of one point's residuals by the parameters, and where they were taken."""
+
+    at: Floats
+    rows: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,26 +132,59 @@ def fit(
     if not points:
         return None
     shape = _Shape(_sizes(largest_batch))
-    workload = Workload.poisson(REQUESTS, seed=seed, rows=rows)
-
-    def residuals(parameters: Floats) -> Floats:
-        service = shape.service(parameters)
-        return np.concatenate(
-            [_residuals(policy, point, service, workload) for policy, point in points]
-        )
-
-    mean, width = shape.prior
-    begin = _begin(points, shape, mean, residuals) if start is None else np.array(start.parameters)
-    best, jacobian, left = _least_squares(
-        residuals, begin, mean, width, rounds=8 if start is None else 3
-    )
+    problem = _Problem(shape, points, Workload.poisson(REQUESTS, seed=seed, rows=rows))
+    if start is not None:
+        problem.slopes.update(start.slopes)
+        found = _least_squares(problem, np.array(start.parameters), rounds=ROUNDS_AGAIN)
+    else:
+        # Cores and contention explain much of each other, and only one pair explains the rest.
+        tried = [_least_squares(problem, begin, rounds=ROUNDS_FIRST) for begin in _begin(problem)]
+        nearest = min(tried, key=lambda result: result.cost)
+        found = _least_squares(problem, nearest.at, rounds=ROUNDS)
+    best, jacobian, left = found.at, found.jacobian, found.left
     misfit = math.sqrt(float(np.mean(left**2)))
     return Calibration(
         service=shape.service(best),
-        plausible=_draw(shape, best, jacobian, width, misfit, draws, seed),
+        plausible=_draw(shape, best, jacobian, misfit, draws, seed),
         misfit=misfit,
         parameters=tuple(best),
+        slopes=problem.slopes,
     )
+
+
+@dataclass(slots=True)
+class _Problem:
+    """What is minimised: the residuals of all points at a vector of parameters."""
+
+    shape: _Shape
+    points: Sequence[tuple[Policy, CurvePoint]]
+    workload: Workload
+    slopes: dict[tuple[Policy, CurvePoint], _Slope] = field(default_factory=dict)
+
+    def residuals(self, parameters: Floats) -> list[Floats]:
+        """The residuals of each point."""
+        service = self.shape.service(parameters)
+        return [_residuals(policy, point, service, self.workload) for policy, point in self.points]
+
+    def jacobian(self, parameters: Floats, left: Sequence[Floats]) -> Floats:
+        """Derivatives, taken anew only of points where the parameters have moved far since."""
+        old = [
+            at
+            for at, pair in enumerate(self.points)
+            if pair not in self.slopes
+            or float(np.abs(self.slopes[pair].at - parameters).max()) > STALE
+        ]
+        rows = {at: np.empty((len(left[at]), len(parameters))) for at in old}
+        for index in range(len(parameters)):
+            moved = parameters.copy()
+            moved[index] += STEP
+            service = self.shape.service(moved)
+            for at in old:
+                there = _residuals(*self.points[at], service, self.workload)
+                rows[at][:, index] = (there - left[at]) / STEP
+        for at in old:
+            self.slopes[self.points[at]] = _Slope(parameters, rows[at])
+        return np.concatenate([self.slopes[pair].rows for pair in self.points])
 
 
 def _sizes(largest: int) -> tuple[int, ...]:
@@ -220,75 +266,80 @@ def _run_ms(outcome: Outcome, service: ServiceModel) -> float:
     return float(np.mean(inside)) / NS_PER_MS - service.delay_ms - service.front_ms
 
 
-def _begin(
-    points: Sequence[tuple[Policy, CurvePoint]],
-    shape: _Shape,
-    mean: Floats,
-    residuals: Residuals,
-) -> Floats:
-    """The best of a coarse grid: how much of the shortest latency is paid by row."""
+FAMILIES = ((0.4, 1.0), (1.0, 1.05), (1.0, 4.0))
+"""Contention and cores from which a fit starts: batches that overlap, take turns, or are free."""
+
+
+def _begin(problem: _Problem) -> list[Floats]:
+    """The best start of each family, by how much of a batch is paid by row."""
     fastest = min(
-        (value for _, point in points for _, value in point.percentiles_ms[:1]), default=10.0
+        (value for _, point in problem.points for _, value in point.percentiles_ms[:1]),
+        default=10.0,
     )
-    contention = 2 + len(shape.sizes)
-    candidates = []
-    for by_row in (0.01, 0.04, 0.12, 0.35, 0.8):
-        for beside in (0.3, 1.0):
+    mean, _ = problem.shape.prior
+    contention = 2 + len(problem.shape.sizes)
+    begins = []
+    for family in FAMILIES:
+        candidates = []
+        for by_row in (0.01, 0.04, 0.12, 0.35, 0.8):
             candidate = mean.copy()
             candidate[0] = math.log(fastest * 0.8 * (1 - by_row))
             candidate[1] = math.log(fastest * 0.8 * by_row)
-            candidate[contention] = math.log(beside)
+            candidate[contention : contention + 2] = np.log(family)
             candidates.append(candidate)
-    return min(candidates, key=lambda candidate: float(np.sum(residuals(candidate) ** 2)))
+        begins.append(min(candidates, key=lambda at: _squares(problem.residuals(at))))
+    return begins
 
 
-def _least_squares(
-    residuals: Residuals, begin: Floats, mean: Floats, width: Floats, *, rounds: int
-) -> tuple[Floats, Floats, Floats]:
-    """Levenberg and Marquardt; returns the minimum, the Jacobian and the residuals there."""
-    at, left = begin, residuals(begin)
-    cost = float(left @ left + np.sum(((at - mean) / width) ** 2))
-    damping, jacobian = 0.3, _jacobian(residuals, at, left)
+def _squares(parts: Sequence[Floats]) -> float:
+    return sum(float(part @ part) for part in parts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Minimum:
+    """Where a fit ended: parameters, what is minimised there, its slopes and residuals."""
+
+    at: Floats
+    cost: float
+    jacobian: Floats
+    left: Floats
+
+
+def _least_squares(problem: _Problem, begin: Floats, *, rounds: int) -> _Minimum:
+    """Levenberg and Marquardt's method."""
+    mean, width = problem.shape.prior
+
+    def cost_of(parts: Sequence[Floats], at: Floats) -> float:
+        return _squares(parts) + float(np.sum(((at - mean) / width) ** 2))
+
+    at, parts = begin, problem.residuals(begin)
+    cost, damping = cost_of(parts, at), 0.3
+    jacobian = problem.jacobian(at, parts)
     for number in range(rounds):
         if number:
-            jacobian = _jacobian(residuals, at, left)
+            jacobian = problem.jacobian(at, parts)
         gain = 0.0
+        curvature = jacobian.T @ jacobian
+        slope = jacobian.T @ np.concatenate(parts) + (at - mean) / width**2
         for _ in range(4):
-            normal = jacobian.T @ jacobian + np.diag((1 + damping) / width**2)
-            normal += damping * np.diag(np.diag(jacobian.T @ jacobian))
-            slope = jacobian.T @ left + (at - mean) / width**2
+            normal = curvature + np.diag((1 + damping) / width**2 + damping * np.diag(curvature))
             tried = at - np.clip(np.linalg.solve(normal, slope), -1.0, 1.0)
-            found = residuals(tried)
-            new = float(found @ found + np.sum(((tried - mean) / width) ** 2))
-            if new < cost:
+            found = problem.residuals(tried)
+            if (new := cost_of(found, tried)) < cost:
                 gain = (cost - new) / cost
-                at, left, cost, damping = tried, found, new, damping / 4
+                at, parts, cost, damping = tried, found, new, damping / 4
                 break
             damping *= 4
         if gain < ENOUGH:
             break
-    return at, jacobian, left
-
-
-def _jacobian(residuals: Residuals, at: Floats, left: Floats) -> Floats:
-    columns = []
-    for index in range(len(at)):
-        moved = at.copy()
-        moved[index] += STEP
-        columns.append((residuals(moved) - left) / STEP)
-    return np.array(columns).T
+    return _Minimum(at, cost, jacobian, np.concatenate(parts))
 
 
 def _draw(
-    shape: _Shape,
-    best: Floats,
-    jacobian: Floats,
-    width: Floats,
-    misfit: float,
-    draws: int,
-    seed: int,
+    shape: _Shape, best: Floats, jacobian: Floats, misfit: float, draws: int, seed: int
 ) -> tuple[ServiceModel, ...]:
     """Models from Laplace's approximation of the posterior, wider where the fit is poor."""
+    _, width = shape.prior
     precision = jacobian.T @ jacobian / max(1.0, misfit**2) + np.diag(1 / width**2)
     upper = np.linalg.cholesky(precision).T
     normals = np.random.default_rng((seed, 4)).standard_normal((draws, len(best)))

@@ -11,6 +11,7 @@ cap on requests inside the server. A million requests take about half a second.
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -196,10 +197,15 @@ def _limit_ns(give_up: GiveUp | None, service: ServiceModel) -> float:
 def _costs(policy: Policy, service: ServiceModel, rows: Ints) -> kernel.Costs:
     """Tables by number of rows, up to the largest batch that these requests can make."""
     if policy.batching:
-        largest = min(policy.largest_batch, int(rows.sum()))
-        executed = padded(np.arange(largest + 1), policy.allowed)
-    else:
-        executed = np.arange(int(rows.max(initial=1)) + 1)
+        return _tables(policy, service, min(policy.largest_batch, int(rows.sum())))
+    return _tables(policy, service, int(rows.max(initial=1)))
+
+
+@lru_cache(maxsize=64)
+def _tables(policy: Policy, service: ServiceModel, largest: int) -> kernel.Costs:
+    executed = np.arange(largest + 1)
+    if policy.batching:
+        executed = padded(executed, policy.allowed)
     beside = min(policy.threads, MOST_BESIDE) if policy.batching else MOST_BESIDE
     return kernel.Costs(
         work=service.run_of(np.arange(int(executed.max()) + 1)) * NS_PER_MS,

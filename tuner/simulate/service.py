@@ -1,10 +1,11 @@
 """How long a batch takes: S(rows, concurrent batches), and what a request costs besides.
 
-    S(n, k) = run(n) * (1 + contention (k - 1) + coherence k (k - 1))
+    S(n, k) = run(n) * (1 + contention (max(1, k / cores) - 1)) * (1 + crowding ln k)
 
-`run` is given at a few batch sizes and drawn straight between them; the bracket is the Universal
-Scalability Law (Gunther, Guerrilla Capacity Planning, 2007): contention 0 leaves batches alone,
-1 runs them one after another, and coherence makes more of them slower still.
+`run` is given at a few batch sizes and drawn straight between them. With one core the first
+bracket is Amdahl's law: contention 0 leaves batches alone, 1 runs them one after another. More
+cores leave as many batches undisturbed. Crowding is what all lose by switching between them; it
+grows slowly, as seen where hundreds of unbatched requests run at once.
 """
 
 import math
@@ -35,7 +36,8 @@ class ServiceModel:
     sizes: tuple[int, ...]
     run_ms: tuple[float, ...]
     contention: float = 1.0
-    coherence: float = 0.0
+    crowding: float = 0.0
+    cores: float = 1.0
     request_ms: float = 0.0
     front_ms: float = 0.0
     delay_ms: float = 0.0
@@ -58,17 +60,24 @@ class ServiceModel:
         """How many times longer a batch takes beside others: entry k is for k that run."""
         running = np.arange(most + 1, dtype=np.float64)
         others = np.maximum(0.0, running - 1.0)
-        return 1.0 + self.contention * others + self.coherence * running * others
+        crowd = np.maximum(1.0, running / max(self.cores, 1.0)) - 1.0
+        switching = 1.0 + self.crowding * np.log1p(others)
+        return np.asarray((1.0 + self.contention * crowd) * switching)
 
     def noise(self, seed: int) -> Floats:
         """Factors of mean 1 for the times of successive batches.
 
         For one seed they move smoothly with `spread`, so that a fit can feel its way.
         """
-        if self.spread <= 0:
-            return np.ones(1)
-        width = math.sqrt(math.log1p(self.spread**2))
-        return np.asarray(np.exp(width * _normals(seed) - width**2 / 2), np.float64)
+        return _factors(self.spread, seed)
+
+
+@lru_cache(maxsize=64)
+def _factors(spread: float, seed: int) -> Floats:
+    if spread <= 0:
+        return np.ones(1)
+    width = math.sqrt(math.log1p(spread**2))
+    return np.asarray(np.exp(width * _normals(seed) - width**2 / 2), np.float64)
 
 
 @lru_cache(maxsize=64)

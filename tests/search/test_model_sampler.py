@@ -1,0 +1,136 @@
+"""The sampler as anyone may use it: on a plain Optuna study, against a simulated server."""
+
+import json
+
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from tuner.search.model_sampler import CURVE, ModelSampler, Setting, from_json, to_json
+from tuner.search.space import config_of
+from tuner.simulate.curves import Curve, CurvePoint
+from tuner.simulate.policy import Policy
+from tuner.simulate.service import ServiceModel
+from tuner.simulate.sustain import Workload, sustainable_rps
+from tuner.slo import Slo
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+CHOICES = {
+    "max_batch_size": (4, 8, 16, 32, 64, 128),
+    "batch_timeout_micros": (0, 2000, 5000, 20_000),
+    "num_batch_threads": (1, 2, 4),
+}
+SLO = Slo((("p99", 40.0),))
+TRUTH = ServiceModel(
+    sizes=(1, 8, 32, 128), run_ms=(4.0, 4.4, 7.0, 22.0), contention=0.8, delay_ms=0.6, spread=0.1
+)
+SETTING = Setting(SLO, cpus=4)
+JUDGE = Workload.poisson(2000, seed=50)
+
+
+def policy(params):
+    return Policy.of(config_of(params), cpus=4)
+
+
+def rate_of(params):
+    return sustainable_rps(policy(params), TRUTH, SLO, JUDGE)
+
+
+def curve_of(params):
+    """Four loads around the sustainable rate, as the truth would show them."""
+    rate = rate_of(params)
+    points = []
+    for share in (0.5, 0.9, 1.0, 1.2):
+        outcome = JUDGE.at(share * max(rate, 50.0), policy(params), TRUTH)
+        points.append(
+            CurvePoint(
+                throughput_rps=outcome.throughput_rps,
+                offered_rps=share * max(rate, 50.0),
+                percentiles_ms=tuple((q, outcome.percentile_ms(q)) for q in (0.5, 0.99)),
+            )
+        )
+    return Curve(policy(params), tuple(points), rate)
+
+
+def objective(trial, *, curves=True):
+    params = {name: trial.suggest_categorical(name, values) for name, values in CHOICES.items()}
+    if curves:
+        trial.set_user_attr(CURVE, to_json(curve_of(params)))
+    return rate_of(params)
+
+
+@pytest.fixture(scope="module")
+def best():
+    space = [
+        {"max_batch_size": size, "batch_timeout_micros": timeout, "num_batch_threads": threads}
+        for size in CHOICES["max_batch_size"]
+        for timeout in CHOICES["batch_timeout_micros"]
+        for threads in CHOICES["num_batch_threads"]
+    ]
+    return max(map(rate_of, space))
+
+
+def search(trials, *, seed=0, setting=SETTING, **how):
+    study = optuna.create_study(
+        direction="maximize", sampler=ModelSampler(CHOICES, setting, seed=seed)
+    )
+    study.optimize(lambda trial: objective(trial, **how), n_trials=trials)
+    return study
+
+
+def test_a_few_trials_come_within_5_percent_and_none_is_asked_for_twice(best):
+    study = search(7)
+    assert study.best_value > 0.95 * best
+    assert len({tuple(trial.params.values()) for trial in study.trials}) == 7
+
+
+def test_without_curves_the_rates_alone_must_do(best):
+    study = search(10, curves=False)
+    assert study.best_value > 0.9 * best
+
+
+def test_equal_seeds_ask_for_equal_points():
+    one, other = (search(4, seed=3) for _ in "ab")
+    assert [trial.params for trial in one.trials] == [trial.params for trial in other.trials]
+
+
+@pytest.mark.slow
+def test_where_rates_are_mere_chance_the_model_is_set_aside_and_says_so():
+    said = []
+    rng = np.random.default_rng(1)
+    study = optuna.create_study(
+        direction="maximize",
+        sampler=ModelSampler(CHOICES, Setting(SLO, cpus=4, say=said.append), seed=0),
+    )
+
+    def chance(trial):
+        for name, values in CHOICES.items():
+            trial.suggest_categorical(name, values)
+        return float(np.exp(rng.normal(6, 1.2)))
+
+    study.optimize(chance, n_trials=10)
+    assert any("set aside, TPE chooses" in text for text in said)
+    assert len(study.trials) == 10
+
+
+@pytest.mark.slow
+def test_points_like_those_that_crashed_are_avoided():
+    study = optuna.create_study(direction="maximize", sampler=ModelSampler(CHOICES, SETTING))
+    crashes = 0
+    for _ in range(9):
+        trial = study.ask()
+        params = {name: trial.suggest_categorical(name, to) for name, to in CHOICES.items()}
+        if params["num_batch_threads"] == 1:  # where the best lies
+            crashes += 1
+            study.tell(trial, state=TrialState.PRUNED)
+        else:
+            trial.set_user_attr(CURVE, to_json(curve_of(params)))
+            study.tell(trial, rate_of(params))
+    assert crashes <= 5
+
+
+def test_a_curve_survives_json():
+    curve = curve_of({"max_batch_size": 8, "batch_timeout_micros": 0, "num_batch_threads": 1})
+    assert from_json(json.loads(json.dumps(to_json(curve)))) == curve
