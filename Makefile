@@ -52,6 +52,9 @@ bench-loadgen: $(READY)  ## Measure load generators side by side (Debian: nghttp
 	  $(LOCUST)/bin/pip install --quiet --disable-pip-version-check locust==2.47.0 grpcio==1.85.3; }
 	$(BIN)/python benchmarks/loadgen/bench.py $(PARTS)
 
+bench-search: $(READY)  ## Replay every sampler on recorded grids: starts until near the best
+	$(BIN)/python benchmarks/search/replay.py
+
 # Needs uv (pip install uv). The override in pyproject.toml keeps TensorFlow from coming twice.
 lock:  ## Resolve pyproject.toml into requirements.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

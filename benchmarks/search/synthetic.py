@@ -1,0 +1,225 @@
+"""Synthetic surfaces: grids that no server was measured for. Clearly so, in name and in file.
+
+Each is drawn by the simulator of the scheduler from a service-time law that the tuner's own
+model does not contain: a roofline, a cliff at one batch size, cores that are free until all are
+taken, batches that slow each other down by their rows, a hiccup now and then. Every replicate has
+a restart's noise of its own. They widen what samplers are tried on beyond this machine's models;
+they say nothing about any real server.
+
+    python benchmarks/search/synthetic.py FOLDER [--seed 100]
+"""
+
+import argparse
+import csv
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner.simulate.policy import Policy
+from tuner.simulate.scheduler import simulate
+from tuner.simulate.service import ServiceModel
+from tuner.simulate.sustain import Workload, capacity_rps
+
+Floats = NDArray[np.float64]
+
+REQUESTS = 4000
+REPLICATES = 2
+RESTART = 0.02
+"""Spread of speed between starts of one configuration."""
+
+LEVELS = 8
+COLUMNS = (
+    "offered_rps",
+    "throughput_rps",
+    "p50_ms",
+    "p99_ms",
+    "error_rate",
+    "replicate",
+    "seconds",
+)
+SIZES = (4, 8, 16, 32, 64, 128, 256)
+TIMEOUTS = (0, 1_000, 2_000, 5_000, 10_000, 20_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Law(ServiceModel):
+    """A server's times beyond the tuner's model.
+
+    `floor_ms` and `row_ms` make a roofline, `cliff` multiplies times above `cliff_at` rows,
+    `cores` batches run undisturbed, and `thrash` slows all the more of them there are.
+    """
+
+    floor_ms: float = 1.0
+    row_ms: float = 0.1
+    cliff_at: int = 1 << 30
+    cliff: float = 1.0
+    thrash: float = 0.0
+    step: int = 1
+
+    def run_of(self, rows: NDArray[np.int64]) -> Floats:
+        """Milliseconds by rows: a roofline in tiles of `step` rows."""
+        tiles = np.ceil(np.asarray(rows) / self.step) * self.step
+        run = np.hypot(self.floor_ms, self.row_ms * tiles)
+        return np.where(rows > self.cliff_at, run * self.cliff, run)
+
+    def slowness(self, most: int) -> Floats:
+        """Nothing until the cores are taken, then their share."""
+        running = np.arange(most + 1, dtype=np.float64)
+        shared = np.maximum(1.0, running / self.cores)
+        return shared * (1 + self.thrash * np.sqrt(np.maximum(0.0, running - 1)))
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A family of surfaces: its law, limit and further parameters."""
+
+    name: str
+    law: Law
+    limit_ms: float
+    threads: tuple[int, ...] = (1, 2, 4, 8)
+    cpus: int = 8
+    flags: tuple[int, ...] = ()
+    """Values of a flag that makes operators faster and leaves fewer cores to batches."""
+
+
+KINDS = (
+    Kind("gpu-small", Law((1,), (1.0,), floor_ms=1.6, row_ms=0.05, cores=1.3, step=4), 20.0),
+    Kind("gpu-large", Law((1,), (1.0,), floor_ms=9.0, row_ms=0.4, cores=1.05), 90.0),
+    Kind(
+        "gpu-cliff",
+        Law((1,), (1.0,), floor_ms=3.0, row_ms=0.12, cliff_at=64, cliff=1.7, cores=1.6),
+        40.0,
+    ),
+    Kind("cpu-cores", Law((1,), (1.0,), floor_ms=4.0, row_ms=1.0, cores=4.0), 60.0),
+    Kind("cpu-linear", Law((1,), (1.0,), floor_ms=4.0, row_ms=9.0, cores=2.0), 150.0),
+    Kind(
+        "cpu-flag",
+        Law((1,), (1.0,), floor_ms=3.0, row_ms=0.8, cores=4.0),
+        50.0,
+        threads=(1, 2, 4),
+        cpus=4,
+        flags=(1, 2, 4),
+    ),
+)
+
+
+def drawn(kind: Kind, seed: int) -> Kind:
+    """The family's member of this seed: every constant moved by up to a factor of 1.6."""
+    rng = np.random.default_rng((seed, 7))
+
+    def moved(value: float) -> float:
+        return value * float(np.exp(rng.uniform(-0.45, 0.45)))
+
+    law = replace(
+        kind.law,
+        floor_ms=moved(kind.law.floor_ms),
+        row_ms=moved(kind.law.row_ms),
+        cores=max(1.0, moved(kind.law.cores)),
+        thrash=moved(0.03),
+        spread=moved(0.12),
+        delay_ms=moved(0.5),
+        front_ms=moved(0.01),
+    )
+    return replace(kind, name=f"synthetic-{kind.name}-{seed}", law=law)
+
+
+def write(kind: Kind, folder: Path) -> Path:
+    """Write a synthetic surface in the form of a recorded one."""
+    path = folder / f"{kind.name}.csv"
+    flag = ("tensorflow_intra_op_parallelism",) if kind.flags else ()
+    names = ("max_batch_size", "batch_timeout_micros", "num_batch_threads", *flag)
+    folder.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        file.write("# SYNTHETIC: drawn by a simulation, measured on no server.\n")
+        file.write(f"# SLO: p99 <= {kind.limit_ms:g} ms, no errors; Poisson arrivals.\n")
+        file.write(f"# device: {kind.name.split('-')[1]}\n")
+        table = csv.writer(file)
+        table.writerow((*names, *COLUMNS))
+        for config in _configs(kind):
+            for replicate in range(REPLICATES):
+                for level in _levels(kind, config, replicate):
+                    table.writerow((*config, *level[:-1], replicate, level[-1]))
+    return path
+
+
+def _configs(kind: Kind) -> Iterator[tuple[int, ...]]:
+    flags = [(value,) for value in kind.flags] or [()]
+    yield (0, 0, 0, *flags[0])
+    yield (1000, 0, kind.cpus, *flags[0])
+    for size, timeout, threads, flag in itertools.product(SIZES, TIMEOUTS, kind.threads, flags):
+        yield (size, timeout, threads, *flag)
+
+
+def _levels(kind: Kind, config: tuple[int, ...], replicate: int) -> Iterator[tuple[float, ...]]:
+    """A ladder that brackets the sustainable rate, from 0.7 of the capacity on."""
+    size, timeout_us, threads, *flag = config
+    policy = Policy(
+        threads=max(threads, 1),
+        largest_batch=max(size, 1),
+        timeout_ns=timeout_us * 1000,
+        batching=size > 0,
+    )
+    speed = _speed(config, replicate, kind.name)
+    law = _flagged(kind.law, flag[0]) if flag else kind.law
+    low, high = 0.0, math.inf
+    rate = 0.7 * capacity_rps(policy, law)
+    for _ in range(LEVELS):
+        outcome = _measured(policy, law, rate / speed, (*config, replicate))
+        kept = outcome.percentile_ms(0.99) <= kind.limit_ms
+        low, high = (rate, high) if kept else (low, rate)
+        seconds = max(2.0, REQUESTS / rate)
+        yield tuple(
+            float(f"{value:.5g}")
+            for value in (
+                rate,
+                min(rate, outcome.throughput_rps * speed * 1.01),
+                outcome.percentile_ms(0.5),
+                outcome.percentile_ms(0.99),
+                0.0,
+                seconds,
+            )
+        )
+        rate = rate * 1.3 if math.isinf(high) else rate * 0.6 if not low else (low + high) / 2
+
+
+def _speed(config: tuple[int, ...], replicate: int, name: str) -> float:
+    """How fast this start happens to be; a part of it is the configuration's own."""
+    own = np.random.default_rng((*map(ord, name), *config))
+    start = np.random.default_rng((*map(ord, name), *config, replicate + 1))
+    return float(np.exp(RESTART * (own.standard_normal() / 2 + start.standard_normal())))
+
+
+def _flagged(law: Law, width: int) -> Law:
+    """Wider operators run a batch faster, not in proportion, and take the cores for it."""
+    return replace(
+        law,
+        floor_ms=law.floor_ms / width**0.5,
+        row_ms=law.row_ms / width**0.75,
+        cores=max(1.0, law.cores / width),
+    )
+
+
+def _measured(policy: Policy, law: Law, rate: float, seeds: tuple[int, ...]):  # noqa: ANN202
+    rng = np.random.default_rng((*seeds, round(rate)))
+    workload = Workload.poisson(REQUESTS, seed=int(rng.integers(1 << 30)))
+    noise = law.noise(int(rng.integers(1 << 30))) * (1 + 1.0 * (rng.random(4096) < 0.004))
+    return simulate(policy, law, workload.arrivals * 1e9 / rate, noise=noise)
+
+
+def main() -> None:
+    """Write one surface of every kind for a seed."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--seed", type=int, default=100, help="which member of each family")
+    asked = parser.parse_args()
+    for kind in KINDS:
+        print(write(drawn(kind, asked.seed), asked.folder))
+
+
+if __name__ == "__main__":
+    main()
