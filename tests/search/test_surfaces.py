@@ -84,7 +84,7 @@ def test_the_hill_climb_reaches_a_single_summit_and_measures_no_point_twice(real
 def test_a_replay_counts_starts_from_the_baselines_on():
     found = replay(Task(REAL, "random", 3))
     assert found.starts_to_5pct >= 3
-    assert found.starts_to_1pct >= found.starts_to_5pct
+    assert found.starts_to_1pct is None or found.starts_to_1pct >= found.starts_to_5pct
     assert 0 <= found.regret_percent < 100
     assert len(found.hypervolume) == RECOMMENDED
     assert list(found.hypervolume) == sorted(found.hypervolume)
