@@ -289,7 +289,7 @@ class Drift:
     spoils: tuple[int, ...]
 
 
-OverloadFinding = Literal["carries", "sheds", "stalls"]
+OverloadFinding = Literal["carries", "slows", "sheds", "stalls"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,6 +315,7 @@ class Overload:
         """Words such as `at 120 % of the sustainable rate it sheds 14 %`."""
         done = {
             "carries": "it still keeps the latency limits",
+            "slows": f"it answers {self.late_share * 100:.0f} % late",
             "sheds": f"it sheds {self.shed_share * 100:.0f} % at once",
             "stalls": f"it stalls: {self.late_share * 100:.0f} % are late",
         }[self.finding]

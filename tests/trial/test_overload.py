@@ -1,5 +1,7 @@
 """The overload test against servers whose queue is known."""
 
+from dataclasses import replace
+
 import pytest
 from trial.simulated import SimulatedServer, exponential, levels
 from trials import trial
@@ -54,3 +56,19 @@ def test_a_queue_beyond_all_bounds_is_given_up(tmp_path):
     (found,) = measured(trials, trial(0, "overload", trials.task.config, None)).overload
     assert (found.finding, found.recovery_s) == ("stalls", None)
     assert "does not recover in time" in found.describe()
+
+
+def test_a_server_that_is_merely_late_does_not_stall(tmp_path):
+    """Twice the limit for everything, and no queue that grows."""
+    server = SimulatedServer(exponential(4 * CAPACITY))
+    trials = levels(tmp_path, server, overload_rps=SUSTAINABLE, overload_shares=(1.2,))
+    drive = trials.generator.open_loop
+
+    def late(load):
+        samples = drive(load)
+        return replace(samples, done_ns=samples.done_ns + 80_000_000)
+
+    trials.generator.open_loop = late
+    (found,) = measured(trials, trial(0, "overload", trials.task.config, None)).overload
+    assert found.finding == "slows"
+    assert found.describe().startswith("at 120 % of the sustainable rate it answers 100 % late")

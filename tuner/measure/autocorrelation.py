@@ -8,8 +8,8 @@ that matters is that of slowness, not that of latency itself.
     effective samples = n / inflation
 
 Batches must outlast the correlation, and nobody knows how long that is: so a window is cut into
-30, 15 and 8 batches, and the cut that leaves the least counts. Thirty follow Schmeiser, "Batch
-size effects in the analysis of simulation output", Operations Research 30 (1982). Fewer batches
+30 batches and into 15, and the cut that leaves the least counts. Thirty follow Schmeiser, "Batch
+size effects in the analysis of simulation output", Operations Research 30 (1982). Few batches
 know their variance less well, and are charged for it as Korn & Graubard (1998) charge a survey
 for its few degrees of freedom, by (t / z) squared.
 
@@ -21,7 +21,7 @@ ups and downs, the chance of a wrong answer is above the nominal one.
 import numpy as np
 from numpy.typing import NDArray
 
-CHARGED = {30: 1.09, 15: 1.2, 8: 1.45}
+CHARGED = {30: 1.09, 15: 1.2}
 """Batches that a window is cut into: (t / z) ** 2 of as many, one fewer degrees, at 95 %."""
 
 EVENTS = 50

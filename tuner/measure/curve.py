@@ -1,5 +1,6 @@
 """What the loads of one configuration show together: cliffs, collapses, odd orders."""
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
@@ -58,7 +59,9 @@ def _cliffs(trusted: Sequence[Level], slo: Slo, next_to: float) -> Iterator[Doub
     for below, above in pairwise(trusted):
         if not (below.verdict.feasible and above.verdict.feasible is False):
             continue
-        if _offered_rps(above) > next_to * _offered_rps(below):
+        # The rate of a load that was given up after few requests is known no better than this.
+        blurred = 1 + 3 / math.sqrt(max(1, above.measurement.requests))
+        if _offered_rps(above) > next_to * blurred * _offered_rps(below):
             continue
         for name, limit_ms in slo.limits_ms:
             before = below.measurement.percentiles_ms.get(name)

@@ -22,8 +22,9 @@ def judge_overload(samples: Samples, *, share: float, end_ns: int, slo: Slo) -> 
     """Judge a run that offered `share` of the sustainable rate until `end_ns`, and less after.
 
     *Carries*: the latency limits hold even so. *Sheds*: what is turned away is turned away at
-    once, and what is accepted is answered within a few limits, however long it goes on. *Stalls*:
-    neither. A run that was given up before `end_ns` had no end to its queue.
+    once, and what is accepted is answered within a few limits, however long it goes on. *Slows*:
+    all is answered within a few limits. *Stalls*: answers come later and later. A run that was
+    given up before `end_ns` had no end to its queue.
     """
     name, _ = slo.limits_ms[-1]
     loosest_ns = slo.loosest_ms * NS_PER_MS
@@ -42,8 +43,8 @@ def judge_overload(samples: Samples, *, share: float, end_ns: int, slo: Slo) -> 
     finding: OverloadFinding = "stalls"
     if not cut_short and missed <= (1 - PERCENTILES[name]) * number:
         finding = "carries"
-    elif not cut_short and shed and tail_ms is not None and tail_ms <= STALLED * slo.loosest_ms:
-        finding = "sheds"
+    elif not cut_short and tail_ms is not None and tail_ms <= STALLED * slo.loosest_ms:
+        finding = "sheds" if shed else "slows"
     return Overload(
         share=share,
         offered_rps=number / seconds,

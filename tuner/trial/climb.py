@@ -19,19 +19,25 @@ Measure = Callable[[float], Level]
 class Climb:
     """What a ladder showed. `levels` are those that it was told, in order.
 
-    `cut_short` says that time was up before it ended.
+    `cut_short` says that time was up before it ended; `hopeful` that some load had too few
+    requests to be shown to hold, though none was over a limit.
     """
 
     ladder: Ladder | Rungs
     levels: list[Level] = field(default_factory=list)
     trusted: bool = True
     cut_short: bool = False
+    hopeful: bool = False
 
     @property
     def reference(self) -> Level | None:
-        """The level at the sustainable rate; None where the SLO held at no load."""
-        held = (level for level in self.levels if _offered_rps(level) == self.ladder.held_rps)
-        return next(held, None)
+        """The highest load that was shown to hold; None where none was."""
+        held = [
+            level
+            for level in self.levels
+            if level.verdict.feasible and _offered_rps(level) <= self.ladder.held_rps
+        ]
+        return max(held, key=_offered_rps, default=None)
 
     @property
     def outcome(self) -> Outcome:
@@ -39,12 +45,14 @@ class Climb:
         if self.reference is not None:
             return "ok"
         missed = any(level.verdict.feasible is False for level in self.levels)
-        return "infeasible" if missed and self.trusted else "invalid"
+        return "infeasible" if missed and self.trusted and not self.hopeful else "invalid"
 
     @property
     def sustainable_rps(self) -> float | None:
         """The highest load that held; None where nothing trustworthy decides."""
-        return None if self.outcome == "invalid" else self.ladder.held_rps
+        if self.reference is not None:
+            return _offered_rps(self.reference)
+        return None if self.outcome == "invalid" else 0.0
 
     @property
     def ceiling_rps(self) -> float | None:
@@ -84,10 +92,17 @@ def _follow(found: Climb, measure: Measure, time_is_up: Callable[[], bool]) -> N
             found.cut_short = True
             return
         level = measure(rate_rps)
-        found.trusted = level.verdict.valid or _open_near_the_limit(level)
+        lacking = {doubt.code for doubt in level.verdict.doubts} <= MENDED_BY_TIME
+        found.trusted = level.verdict.valid or lacking
         if found.trusted:
-            # What arrived decides, not what was asked: Poisson counts differ by their noise.
-            found.ladder.tell(_offered_rps(level) or rate_rps, held=level.verdict.feasible is True)
+            # With no request over a limit a higher load, which has more of them, may be decided.
+            hopeful = not level.verdict.valid and not any(level.measurement.over_limit.values())
+            found.hopeful |= hopeful
+            held = level.verdict.feasible is True or hopeful
+            # What arrived decides, not what was asked: Poisson counts differ by their noise. Of a
+            # load that was given up early the count is too short to say more than what was asked.
+            offered_rps = _offered_rps(level) or rate_rps
+            found.ladder.tell(offered_rps if held else min(offered_rps, rate_rps), held=held)
             found.levels.append(level)
 
 
@@ -121,13 +136,3 @@ def index_of(level: Level | None, levels: Sequence[Level]) -> int | None:
 
 def _offered_rps(level: Level) -> float:
     return level.measurement.offered_rps or 0.0
-
-
-def _open_near_the_limit(level: Level) -> bool:
-    """Whether only samples are missing, and some requests were over a limit.
-
-    Such a load is not shown to hold, and a lower one may be: queues that overlap less make more
-    independent samples. With none over, a lower load has but fewer samples.
-    """
-    lacking = {doubt.code for doubt in level.verdict.doubts} <= MENDED_BY_TIME
-    return lacking and any(level.measurement.over_limit.values())
