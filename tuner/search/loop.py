@@ -75,8 +75,8 @@ class Tuning:
         for role, config in self.agenda.steps():
             if not self._room_for(role):
                 break
-            self._measure(role, config)
-            if role == "default":
+            record = self._measure(role, config)
+            if role == "default" and record.outcome != "invalid":
                 self._announce()
         self._overload()
         self._final()
