@@ -63,6 +63,8 @@ class PrivateEngine:
         """End dockerd as a crash does: containers live on, and nobody answers for them."""
         self._daemon.kill()
         self._daemon.wait()
+        # A containerd that has ended, but that nobody has collected yet, would be waited for.
+        (self.folder / "exec" / "containerd" / "containerd.pid").unlink(missing_ok=True)
         (self.folder / "docker.pid").unlink(missing_ok=True)
 
     def stop(self) -> None:
