@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test lint fuzz bench bench-loadgen lock clean
+.PHONY: help setup quickstart example test lint fuzz bench bench-loadgen lock clean
 
 help:  ## Show the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,7 +27,19 @@ $(READY): requirements.lock pyproject.toml
 quickstart: $(READY)  ## Tune a small network on the embedded server, to the report
 	$(BIN)/tuner tune scenarios/quickstart.toml
 
+# The latest run is the last by name, which begins with the time.
+example: $(READY)  ## Run the quickstart and keep it as results/example
+	$(BIN)/tuner tune scenarios/quickstart.toml
+	rm -rf results/example
+	mv "$$(ls -d results/*Z-quickstart* | tail -1)" results/example
+	rm -f results/example/.lock results/example/study.db
+	$(BIN)/tuner report results/example
+
+# Without a browser the tests of the page are skipped, with the reason.
 test: $(READY)  ## Run every test; on Debian as root it brings a Docker Engine
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && \
+	  apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
+	  echo "Chromium is not installed, so the page is not tested in a browser"
 	.ci/with-engine $(BIN)/python -m pytest
 
 lint: $(READY)  ## Check format, lint and types

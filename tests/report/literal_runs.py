@@ -18,6 +18,9 @@ from tuner.records import (
 from tuner.report.run import Run
 from tuner.slo import Slo
 
+EVIL = "<script>window.stolen=1;alert(1)</script> \"q\" 's' &amp; \u202eRTL $x^2$ " + "W" * 10_000
+"""What a scenario, a model or a server may call itself."""
+
 OFF = Config(None)
 DEFAULT = Config(BatchingParameters())
 BEST = Config(
@@ -240,3 +243,55 @@ def empty_run() -> Run:
 def with_verdict(verdict, **changes) -> Run:
     run = gain_run()
     return replace(run, recommendation={**run.recommendation, "verdict": verdict, **changes})
+
+
+def evil_run():
+    run = failed_run(EVIL, EVIL + "\x00\x1b[31m\udc80")
+    batching = BatchingParameters(max_batch_size=7, thread_pool_name=EVIL)
+    off, default, other, best = gain_run().trials
+    other = replace(other, config=Config(OTHER.batching, (("flag", EVIL),)))
+    trials = (off, default, other, best, replace(run.trials[0], number=9, config=Config(batching)))
+    return replace(
+        gain_run(),
+        name=EVIL,
+        scenario_text=EVIL,
+        server=ServerIdentity("docker", EVIL, EVIL, EVIL),
+        environment={EVIL: EVIL, "list": [1, EVIL]},
+        trials=(*trials, *invalid_run().trials),
+        recommendation={
+            **gain_run().recommendation,
+            "why": EVIL,
+            "flags": {EVIL: EVIL},
+        },
+        batching_text=EVIL,
+    )
+
+
+def big_run(trials: int) -> Run:
+    """A long night: so many configurations with eight loads each."""
+    run = gain_run()
+    more = tuple(
+        trial(
+            number,
+            "sampler",
+            Config(
+                BatchingParameters(
+                    max_batch_size=1 + number % 128,
+                    batch_timeout_micros=100 * (number % 41),
+                    num_batch_threads=1 + number % 4,
+                )
+            ),
+            [
+                level(
+                    (80 + number % 97) * step,
+                    (4 + number % 13) * step,
+                    rows=1.5 * step,
+                    feasible=(4 + number % 13) * step <= 60,
+                )
+                for step in range(1, 9)
+            ],
+            reference=2,
+        )
+        for number in range(4, trials)
+    )
+    return replace(run, trials=(*run.trials, *more))

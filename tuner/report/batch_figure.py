@@ -20,7 +20,10 @@ MOST_ROWS = 16
 
 @dataclass(frozen=True, slots=True)
 class BatchRow:
-    """One configuration at one load. `look` is None for configurations without a role."""
+    """One configuration at one load. `look` is None for configurations without a role.
+
+    `rest_ms` is the mean latency without the queueing: compute, and the way there and back.
+    """
 
     label: str
     look: Look | None
@@ -28,6 +31,8 @@ class BatchRow:
     sustained: bool
     rows_per_batch: float
     queue_ms: float | None
+    rest_ms: float | None = None
+    padding_share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +77,16 @@ def _add(
     if ids in rows or level is None or server is None or server.rows_per_batch is None:
         return
     label = trial.config.label()
+    mean_ms, queue_ms = level.measurement.mean_ms, server.queue_ms
     rows[ids] = BatchRow(
         label=clip(f"{curve.name}: {label}" if curve else label, 52),
         look=curve.look if curve else None,
         offered_rps=level.measurement.offered_rps,
         sustained=trial.reference is not None,
         rows_per_batch=server.rows_per_batch,
-        queue_ms=server.queue_ms,
+        queue_ms=queue_ms,
+        rest_ms=None if mean_ms is None or queue_ms is None else max(mean_ms - queue_ms, 0.0),
+        padding_share=server.padding_share,
     )
 
 

@@ -1,4 +1,7 @@
-"""The report: one self-contained page that needs no network, no script and no server."""
+"""The report: one self-contained page that needs no network and no server.
+
+What must be read is text; scripts add the charts, the choice of another promise, and copying.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,22 +12,27 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from tuner.deploy import snippets
 from tuner.errors import StoreError
 from tuner.records import TrialRecord
 from tuner.report import wording
+from tuner.report.bundle import embedded_json, library, policy_hash, script
+from tuner.report.cards import cards
+from tuner.report.charts import Chart, chart_specs, shown_charts
 from tuner.report.figures import FIGURE_NAMES, Plot, render_plots
+from tuner.report.points import page_data
 from tuner.report.run import Run
 from tuner.report.svg import inline_svg
-from tuner.report.tables import closing_rows, contender_ids, contenders
+from tuner.report.tables import contender_ids, contenders
 from tuner.report.trust import trial_reasons, trust
 from tuner.slo import percentile_label
 from tuner.store import write_atomically
 
 SERVER_NOTES = {
     "embedded": (
-        "The project's own stand-in for TensorFlow Serving: the same batch scheduler behind a "
-        "front that costs more per request. The order of configurations carries over; absolute "
-        "rates on TensorFlow Serving are higher."
+        "Not TensorFlow Serving itself: the project's own stand-in, with the same batch scheduler "
+        "behind a front that costs more per request. The order of configurations carries over; "
+        "absolute rates on TensorFlow Serving are higher."
     ),
     "docker": "The server people deploy; a container on the measuring host.",
     "binary": "The server people deploy; a tensorflow_model_server on the measuring host.",
@@ -51,6 +59,16 @@ class TrialRow:
     why: str
     hint: str
     log_tail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One thing to copy: its text, whole, and what to know before it is used."""
+
+    name: str
+    title: str
+    text: str
+    note: str
 
 
 def write_report(run: Run, directory: Path) -> tuple[Path, ...]:
@@ -90,16 +108,23 @@ def _remove_stale(folder: Path, current: set[str]) -> None:
 
 def render_page(run: Run, plots: tuple[Plot, ...]) -> str:
     """Render the page as HTML text; everything that comes from the run is escaped."""
+    data = page_data(run)
+    charts = shown_charts(data)
     return _template().render(
         run=run,
+        ways=ways_to_deploy(run),
+        data=embedded_json(data),
+        charts=charts,
+        percentiles=data["percentiles"],
+        specs=embedded_json(chart_specs()),
+        scripts=_scripts(charts),
         headline=wording.headline(run),
         promise=wording.promise_of(run),
         launcher=wording.LAUNCHERS[run.server.launcher],
         server_note=SERVER_NOTES[run.server.launcher],
         confidence=wording.share(run.slo.confidence),
         percentile=percentile_label(run.percentile),
-        closing=[row for row in closing_rows(run) if row.sustainable_rps is not None],
-        flags=run.recommendation.get("flags") or {},
+        cards=cards(run),
         plots=[
             # The SVG is this program's own drawing; what it quotes was escaped by matplotlib.
             (plot, Markup(inline_svg(plot.svg, plot.name, plot.title)))  # noqa: S704
@@ -110,6 +135,28 @@ def render_page(run: Run, plots: tuple[Plot, ...]) -> str:
         trust=trust(run),
         environment=tuple(flatten(run.environment)),
     )
+
+
+def _scripts(charts: tuple[Chart, ...]) -> tuple[Markup, ...]:
+    own = script("page.js")
+    return (own, library(), script("charts.js")) if charts else (own,)
+
+
+def ways_to_deploy(run: Run) -> tuple[Way, ...]:
+    """Everything that is copied from the page: the file first, then what starts it."""
+    flags = run.recommendation.get("flags") or {}
+    ways = []
+    if run.batching_text:
+        note = "The figures hold only together with the flags beside it."
+        ways.append(Way("file", "batching_parameters.txt", run.batching_text, note))
+    if flags:
+        text = "".join(f"--{name}={value}\n" for name, value in flags.items())
+        note = "The server's flags; the figures hold only with all of these."
+        ways.append(Way("flags", "Flags", text, note))
+    started = (
+        Way(way.name, way.title, way.text, way.note) for way in snippets(run.recommendation)
+    )
+    return (*ways, *started)
 
 
 @cache
@@ -126,9 +173,10 @@ def _template() -> jinja2.Template:
         rate=wording.rate,
         ms=wording.milliseconds,
         clip=wording.clip,
+        policy_hash=policy_hash,
         sentence=wording.sentence,
     )
-    environment.globals.update(long=_LONG, gain_words=wording.gain_words)
+    environment.globals.update(long=_LONG)
     return environment.get_template("report.html.jinja")
 
 

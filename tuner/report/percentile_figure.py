@@ -25,7 +25,7 @@ COMPARABLE = 1.15
 _SAMPLES_BEYOND = 10
 """A percentile is shown only where this many samples lie beyond it."""
 
-_TICKS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999)
+TICKS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +175,7 @@ def _percentile_name(share: float) -> str:
 
 def _percentile_axis(axes: "Axes", last: float) -> None:
     end = _nines(last)
-    ticks = [share for share in _TICKS if _nines(share) <= end + 0.1]
+    ticks = [share for share in TICKS if _nines(share) <= end + 0.1]
     axes.set_xlim(0, end + 0.12)
     axes.set_xticks([_nines(share) for share in ticks], [f"{100 * share:g}" for share in ticks])
     axes.set_xlabel("Percentile of requests (%)")
@@ -200,7 +200,7 @@ def _draw_curve(axes: "Axes", curve: PercentileCurve) -> None:
         markeredgecolor=PAPER,
         markeredgewidth=0.7,
         zorder=3,
-        label=_words(curve),
+        label=curve_words(curve),
     )
 
 
@@ -217,6 +217,6 @@ def _draw_limit(axes: "Axes", share: float, limit: float) -> None:
     )
 
 
-def _words(curve: PercentileCurve) -> str:
+def curve_words(curve: PercentileCurve) -> str:
     note = ", its sustainable rate" if curve.at_limit else ""
     return f"{curve.name} at {rate(curve.offered_rps)}{note}"

@@ -51,6 +51,11 @@ class Run:
         return self.recommendation.get("config_id") or None
 
     @property
+    def interval_percent(self) -> float:
+        """The confidence of the gain's interval, in per cent."""
+        return 100 * float(self.recommendation.get("confidence") or 0.95)
+
+    @property
     def answered(self) -> bool:
         """Whether the recommendation rests on a load at which the SLO held."""
         return bool((self.recommendation.get("recommended") or {}).get("sustainable_rps"))

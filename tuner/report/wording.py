@@ -1,8 +1,10 @@
 """Numbers and verdicts in words, one way of writing them for tables, plots and the page."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from tuner.records import Role
 from tuner.report.run import Run
 
 MISSING = "–"  # noqa: RUF001
@@ -17,6 +19,18 @@ LAUNCHERS = {
     "binary": "TensorFlow Serving binary",
 }
 """The three servers, as people call them."""
+
+ROLES: dict[Role, str] = {
+    "off": "batching off",
+    "default": "the server's default",
+    "guide": "from the batching guide",
+    "sampler": "from the sampler",
+    "reference": "the default again, for drift",
+    "overload": "overload test",
+    "final": "the final",
+    "given": "given by the user",
+}
+"""Why a trial was measured, in words."""
 
 Tone = Literal["good", "neutral", "bad"]
 
@@ -69,12 +83,14 @@ def sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '!', '?')) else '.'}"
 
 
-def gain_words(percent: float, low: float | None, high: float | None) -> str:
-    """Write a gain with its 95 % interval, or that it has none yet."""
+def gain_words(
+    percent: float, low: float | None, high: float | None, confidence_percent: float = 95
+) -> str:
+    """Write a gain with its interval, or that it has none yet."""
     if low is None or high is None:
         return f"{signed_percent(percent)} (not confirmed)"
     interval = f"{signed_percent(low)} to {signed_percent(high)}"
-    return f"{signed_percent(percent)} (95{_FIXED}% interval {interval})"
+    return f"{signed_percent(percent)} ({confidence_percent:g}{_FIXED}% interval {interval})"
 
 
 def clip(text: str, length: int = 160) -> str:
@@ -157,11 +173,15 @@ def _gain(run: Run, promise: str) -> Headline:
     return Headline(text, detail, "proven", "good")
 
 
+def _gain_of(run: Run, gain: Mapping[str, float]) -> str:
+    return gain_words(gain["percent"], gain["low"], gain["high"], run.interval_percent)
+
+
 def _interval(run: Run) -> str:
     gain = run.recommendation.get("gain")
     if not gain:
         return ""
-    return f" Measured difference: {gain_words(gain['percent'], gain['low'], gain['high'])}."
+    return f" Measured difference: {_gain_of(run, gain)}."
 
 
 def _nothing_to_recommend(run: Run, promise: str) -> Headline:

@@ -1,0 +1,216 @@
+"""The page as a person meets it, in a real browser, opened from disk with the network off."""
+
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from literal_runs import (
+    OTHER,
+    big_run,
+    empty_run,
+    evil_run,
+    failed_run,
+    gain_run,
+    infeasible_run,
+    invalid_run,
+    one_trial_run,
+)
+
+from tuner.batching import BatchingParameters
+from tuner.commands.publish import publish_report
+from tuner.report.page import render_page
+from tuner.search.ranking import deployable
+from tuner.slo import Slo
+from tuner.store import RunDirectory
+
+pytestmark = pytest.mark.browser
+
+EXAMPLE = Path(__file__).parents[2] / "results" / "example"
+WIDTHS = (360, 1440)
+
+
+def written(run, folder):
+    path = folder / "report.html"
+    path.write_bytes(render_page(run, ()).encode("utf-8", "replace"))
+    return path
+
+
+@pytest.fixture(scope="module")
+def gain_page(tmp_path_factory):
+    return written(gain_run(), tmp_path_factory.mktemp("gain"))
+
+
+@pytest.fixture(scope="module")
+def evil_page(tmp_path_factory):
+    return written(evil_run(), tmp_path_factory.mktemp("evil"))
+
+
+@pytest.mark.parametrize(
+    ("run", "said"),
+    [
+        (one_trial_run(), "Provisional"),
+        (infeasible_run(), "No configuration met the promise."),
+        (invalid_run(), "No measurement can be trusted."),
+        (failed_run(), "No configuration could be measured."),
+        (empty_run(), "Nothing has been measured yet."),
+    ],
+    ids=["one trial", "nothing feasible", "only invalid", "only failed", "empty"],
+)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_any_run_gives_a_page_that_says_where_it_stands(opened, tmp_path, run, said, width):
+    with opened(written(run, tmp_path), width=width) as page:
+        assert said in page.locator("h1").inner_text()
+        assert not overflows(page)
+
+
+def test_a_half_written_run_gives_a_page(opened, tmp_path):
+    for name in ("scenario.toml", "environment.json"):
+        shutil.copy(EXAMPLE / name, tmp_path)
+    lines = (EXAMPLE / "trials.jsonl").read_bytes().split(b"\n")
+    (tmp_path / "trials.jsonl").write_bytes(b"\n".join(lines[:3]) + b"\n" + lines[3][:500])
+    publish_report(RunDirectory(tmp_path))
+    with opened(tmp_path / "report.html") as page:
+        assert "No recommendation yet." in page.locator("h1").inner_text()
+        assert page.locator("#trials tbody tr").count() == 3
+
+
+def overflows(page):
+    return page.evaluate("document.documentElement.scrollWidth > innerWidth")
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_hostile_texts_change_nothing(opened, evil_page, width):
+    with opened(evil_page, width=width) as page:
+        assert not overflows(page)
+        assert page.evaluate("window.stolen") is None
+        assert "<script>" in ask(page, "p99", 40)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_charts_fit_their_place(opened, gain_page, width):
+    with opened(gain_page, width=width) as page:
+        assert not overflows(page)
+        assert page.locator("[data-chart] svg").count() == 6
+        for drawing in page.locator("[data-chart] svg").all():
+            assert drawing.bounding_box()["width"] <= width
+
+
+def test_hovering_a_point_names_its_configuration_load_and_latency(opened, gain_page):
+    with opened(gain_page) as page:
+        chart = page.locator("[data-chart=load]")
+        chart.scroll_into_view_if_needed()
+        chart.locator(".mark-symbol.role-mark").last.locator("path").nth(-2).hover()
+        tip = chart.locator(".tip")
+        words = tip.inner_text()
+        assert "recommended: max 32, timeout 2000 µs, 2 threads" in words
+        assert "p99 55.0 ms" in words
+        assert "24.0 rows per batch" in words
+
+
+def ask(page, percentile, limit):
+    page.select_option("#choice-percentile", percentile)
+    page.fill("#choice-limit", str(limit))
+    return page.locator("#choice-answer").inner_text()
+
+
+def test_another_promise_names_its_configuration_and_its_file(opened, gain_page):
+    with opened(gain_page) as page:
+        assert "max 32, timeout 2000 µs, 2 threads" in page.locator("#choice-answer").inner_text()
+        assert ask(page, "p99", 40) == "For p99 ≤ 40 ms: max 8, 2 allowed sizes."
+        trial = next(trial for trial in gain_run().trials if trial.config == OTHER)
+        expected = deployable(trial, Slo((("p99", 40.0),))).batching
+        found = BatchingParameters.from_text(page.locator("#choice-file").inner_text())
+        assert found == expected
+        assert "nothing that was measured" in ask(page, "p99", 1)
+        assert "Give a limit" in ask(page, "p99", -5)
+        assert "max 32" in ask(page, "p50", 11)
+
+
+def test_every_copy_button_copies_its_text(opened, gain_page):
+    with opened(gain_page) as page:
+        for tab in page.get_by_role("tab").all():
+            tab.click()
+            panel = page.locator(f"#{tab.get_attribute('aria-controls')}")
+            panel.get_by_role("button").click()
+            copied = page.evaluate("navigator.clipboard.readText()")
+            assert copied == panel.locator("pre").text_content()
+        ask(page, "p99", 40)
+        page.get_by_role("button", name="Copy the file for this promise").click()
+        assert "max_batch_size" in page.evaluate("navigator.clipboard.readText()")
+
+
+def test_the_keyboard_alone_reaches_everything(opened, gain_page):
+    with opened(gain_page) as page:
+        page.get_by_role("tab").first.focus()
+        page.keyboard.press("ArrowRight")
+        assert page.locator("#way-flags").is_visible()
+        assert not page.locator("#way-file").is_visible()
+        chart = page.locator("[data-chart=front]")
+        chart.focus()
+        page.keyboard.press("End")
+        assert "600/s offered" in chart.locator(".readout").inner_text()
+        page.keyboard.press("ArrowLeft")
+        assert "500/s offered" in chart.locator(".readout").inner_text()
+        reached = set()
+        page.evaluate("document.activeElement.blur()")
+        for _ in range(60):
+            page.keyboard.press("Tab")
+            reached.add(
+                page.evaluate("document.activeElement.id || document.activeElement.tagName")
+            )
+        assert {"tab-flags", "choice-percentile", "choice-limit", "A"} <= reached
+
+
+def test_paper_shows_everything_in_black_on_white(opened, gain_page):
+    with opened(gain_page, color_scheme="dark") as page:
+        page.emulate_media(media="print", color_scheme="dark")
+        style = "getComputedStyle(document.body)"
+        assert page.evaluate(f"{style}.backgroundColor") == "rgb(255, 255, 255)"
+        assert page.evaluate(f"{style}.color") == "rgb(31, 35, 40)"
+        assert page.locator("#way-flags").is_visible()
+        assert not page.locator("nav").is_visible()
+        assert not page.locator("#choice").is_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_an_accessibility_checker_finds_nothing_serious(opened, gain_page, evil_page, scheme):
+    for path in (gain_page, evil_page):
+        with opened(path, color_scheme=scheme) as page:
+            found = Axe().run(page).response["violations"]
+            serious = [
+                (item["id"], item["nodes"][0]["html"][:200], item["nodes"][0]["failureSummary"])
+                for item in found
+                if item["impact"] in {"serious", "critical"}
+            ]
+            assert serious == []
+
+
+def test_a_page_without_scripts_still_says_all_that_is_text(chromium, gain_page):
+    context = chromium.new_context(java_script_enabled=False, offline=True)
+    page = context.new_page()
+    page.goto(gain_page.as_uri())
+    assert page.locator("#way-file").is_visible()
+    assert page.locator("#way-flags").is_visible()
+    assert "need scripts" in page.locator("#plots").inner_text()
+    context.close()
+
+
+def test_five_hundred_trials_open_at_once_and_can_be_mailed(opened, tmp_path):
+    path = written(big_run(500), tmp_path)
+    assert path.stat().st_size < 5_000_000
+    begun = time.monotonic()
+    with opened(path) as page:
+        assert time.monotonic() - begun < 6  # 1.5 s on an idle machine
+        assert page.locator("#trials tbody tr").count() == 500
+        assert "max" in ask(page, "p99", 30)
+
+
+def test_the_example_shows_every_chart(opened, tmp_path):
+    copy = tmp_path / "example"
+    shutil.copytree(EXAMPLE, copy)
+    publish_report(RunDirectory(copy))
+    with opened(copy / "report.html") as page:
+        assert page.locator("[data-chart] svg").count() == 6
+        assert "quickstart" in page.locator(".brand").inner_text()
