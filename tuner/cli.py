@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import click
 
@@ -302,6 +302,72 @@ def recommend(run: Path, json_: bool, max_error_rate: float | None, **limits: st
     limits_ms = {name: _milliseconds(name, text) for name, text in limits.items() if text}
     found, text = run_recommend(RunDirectory(run), limits_ms, max_error_rate)
     click.echo(json.dumps(found, indent=2) if json_ else text, nl=json_)
+
+
+@main.command()
+@click.argument("run", type=DIRECTORY)
+@click.option("--rate", type=click.FloatRange(0, min_open=True), required=True, help="Requests/s.")
+@click.option("--p50", metavar="MS", help="Limit of the median, such as 20ms.")
+@click.option("--p90", metavar="MS", help="Limit of the 90th percentile.")
+@click.option("--p95", metavar="MS", help="Limit of the 95th percentile.")
+@click.option("--p99", metavar="MS", help="Limit of the 99th percentile.")
+@click.option("--p999", metavar="MS", help="Limit of the 99.9th percentile.")
+@click.option(
+    "--peak-factor",
+    type=click.FloatRange(1),
+    default=1.0,
+    show_default=True,
+    help="Peak over rate.",
+)
+@click.option(
+    "--spare", type=click.IntRange(0), default=0, show_default=True, help="Replicas more."
+)
+@click.option(
+    "--cv",
+    type=click.FloatRange(0.1, 10),
+    default=1.0,
+    show_default=True,
+    help="How much the gaps between requests vary; 1 is Poisson, 2 is bursty.",
+)
+@click.option(
+    "--balancer",
+    type=click.Choice(["random", "round-robin"]),
+    default="random",
+    show_default=True,
+    help="How requests are spread.",
+)
+@click.option("--cost-per-hour", type=click.FloatRange(0), help="Of one replica.")
+@as_json
+@guarded
+def plan(
+    run: Path,
+    rate: float,
+    peak_factor: float,
+    spare: int,
+    cv: float,
+    balancer: Literal["random", "round-robin"],
+    cost_per_hour: float | None,
+    json_: bool,
+    **limits: str | None,
+) -> None:
+    """Plan capacity: how many replicas a load takes, by simulation on the run's own data.
+
+    Without a limit the run's own SLO is planned for.
+
+    \b
+    Example:  tuner plan results/20260301T220000Z-quickstart --rate 20000 --p99 50ms --spare 1
+    """  # noqa: D301
+    from tuner.commands.plan import Ask, print_plan
+    from tuner.commands.plan import plan as run_plan
+    from tuner.store import RunDirectory
+
+    limits_ms = {name: _milliseconds(name, text) for name, text in limits.items() if text}
+    ask = Ask(rate, limits_ms, peak_factor, spare, cv, balancer, cost_per_hour)
+    found = run_plan(RunDirectory(run), ask)
+    if json_:
+        click.echo(json.dumps(found, indent=2))
+    else:
+        print_plan(found, run)
 
 
 def _milliseconds(name: str, text: str) -> float:
