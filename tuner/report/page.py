@@ -25,6 +25,7 @@ from tuner.report.run import Run
 from tuner.report.svg import inline_svg
 from tuner.report.tables import contender_ids, contenders
 from tuner.report.trust import trial_reasons, trust
+from tuner.report.why import why, without_effect
 from tuner.slo import percentile_label
 from tuner.store import write_atomically
 
@@ -113,6 +114,8 @@ def render_page(run: Run, plots: tuple[Plot, ...]) -> str:
     return _template().render(
         run=run,
         ways=ways_to_deploy(run),
+        why=why(run),
+        indifferent=without_effect(run),
         data=embedded_json(data),
         charts=charts,
         percentiles=data["percentiles"],

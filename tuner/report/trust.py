@@ -1,11 +1,17 @@
 """How far a run can be trusted: what was doubted, how late the generator was, how many samples."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from statistics import median
 
 from tuner.records import Doubt, Measurement
 from tuner.report.run import Run, load_points
-from tuner.report.wording import MISSING, number, share
+from tuner.report.tables import contender_ids
+from tuner.report.wording import MISSING, number, share, signed_percent
+from tuner.search.ranking import search_trials
+
+NARROW = "\u00a0"
+"""A space that no line ends at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,8 @@ def trust(run: Run) -> Trust:
             f"{valid} of {len(points)} ({share(valid / len(points))})",
             "only valid ones are ranked",
         ),
+        *_again(run),
+        *_drifts(run),
         _loops(measurements),
         _samples(measurements),
         Fact(
@@ -65,6 +73,41 @@ def trust(run: Run) -> Trust:
         ),
     )
     return Trust(facts, _doubts(run))
+
+
+def _again(run: Run) -> Iterator[Fact]:
+    """The search's figure of the recommended beside the final's: what picking the best adds."""
+    ids = contender_ids(run, "recommended")
+    alike = [trial for trial in run.trials if trial.config.id in ids and trial.sustainable_rps]
+    final = [trial.sustainable_rps or 0.0 for trial in alike if trial.role == "final"]
+    search = [trial.sustainable_rps or 0.0 for trial in search_trials(alike)]
+    if not final:
+        return
+    middle = median(final)
+    if len(final) > 1:
+        spread = (max(final) / min(final) - 1) * 100
+        yield Fact(
+            "Fresh starts of the recommended",
+            f"{number(min(final))} to {number(max(final))}/s ({spread:.0f}{NARROW}% apart)",
+            "how much one start differs from the next here; gains are taken within blocks",
+        )
+    if search:
+        off = signed_percent((middle / search[0] - 1) * 100)
+        yield Fact(
+            "Search against final",
+            f"{number(search[0])}/s, then {number(middle)}/s ({off})",
+            "the best of many readings is a lucky one; the final's figure is the one to plan with",
+        )
+
+
+def _drifts(run: Run) -> Iterator[Fact]:
+    for trial in run.trials:
+        if trial.drift is not None:
+            yield Fact(
+                "Drift",
+                f"{signed_percent(trial.drift.percent)} seen at trial {trial.number}",
+                f"the machine changed; {len(trial.drift.spoils)} trials were measured again",
+            )
 
 
 def _loops(measurements: list[Measurement]) -> Fact:
