@@ -37,7 +37,9 @@ def doctor(scenario_path: Path, tell: Callable[[Finding], None]) -> list[Finding
         placement = place(scenario.server.cpus, scenario.load.cpus)
         cpus = len(placement.server)
         report(host.check_processors(placement))
-        report(host.check_quota(host.cpu_quota(), cpus))
+        # A container of ours gets whole processors, whatever quota this process has.
+        inside = scenario.server.launcher == "docker"
+        report(host.check_quota(None if inside else host.cpu_quota(), cpus))
         report(host.check_threads(scenario, cpus))
         report(host.check_clocks(min(placement.server)))
         if scenario.server.launcher == "docker":

@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from tuner.clock import NS_PER_S
 from tuner.commands.bench import launcher_of, part
+from tuner.commands.calibrate import calibrated
 from tuner.doctor.finding import Finding, Report, caught
 from tuner.doctor.known import recognise
 from tuner.doctor.models import Models
@@ -21,7 +24,7 @@ LOAD_S = 2.0
 """How long the closed loop runs that shows what the generator costs; half of it is warm-up."""
 
 HEADROOM = 2.0
-"""A generator that could send less than this many times the load is near its own limit."""
+"""How much more than the server's defaults a tuned configuration may well carry."""
 
 
 def check_live(
@@ -34,6 +37,7 @@ def check_live(
     with caught("requests", report):
         pool = build_pool([part(*model) for model in models], seed=scenario.seed)
         pool.save(folder / "requests.pool")
+        usable_rps = calibrated(scenario.load.engine, placement, lambda _text: None).usable_rps
         with caught("server", report):
             launcher = launcher_of(scenario, placement, lambda _text: None)
             identity = launcher.identify()
@@ -48,7 +52,10 @@ def check_live(
                         f"{server.endpoint.start_s:.1f} s",
                     )
                 )
-                _check_started(scenario, models, placement, pool, folder, server, report)
+                samples = _check_started(scenario, models, placement, pool, folder, server, report)
+                if samples is not None:
+                    report(check_ceiling(samples, usable_rps))
+                server.check()
 
 
 def _check_started(
@@ -59,7 +66,8 @@ def _check_started(
     folder: Path,
     server: Server,
     report: Report,
-) -> None:
+) -> Samples | None:
+    """Ask every model; load the server for a moment where all are answered."""
     address = server.endpoint.address
     answered = [
         check_answer(section.servable, rows, address, pool.of_rows(rows)[number], report)
@@ -68,21 +76,21 @@ def _check_started(
     ]
     report(check_metrics(server.scrape()))
     if not all(answered):
-        return
+        return None
     with Generator(
         address,
         folder / "requests.pool",
         engine=scenario.load.engine,
         deadline_s=scenario.load.deadline_ms / 1000,
         cpus=placement.generator,
+        processes=scenario.load.processes,
     ) as generator:
         concurrency = scenario.load.concurrency
         for seed in (1, 2):  # the first is warm-up
             samples = generator.closed_loop(
                 concurrency=concurrency, duration_s=LOAD_S / 2, seed=seed
             )
-    report(check_ceiling(samples))
-    server.check()
+    return samples
 
 
 def check_answer(model: str, rows: int, address: str, message: bytes, report: Report) -> bool:
@@ -142,27 +150,25 @@ def check_metrics(page: str | None) -> Finding:
     )
 
 
-def check_ceiling(samples: Samples) -> Finding:
-    """How much more the generator could send, by the processor time it took for what it sent.
+def check_ceiling(samples: Samples, usable_rps: float) -> Finding:
+    """What the server carries unasked, against the load that the generator may send here.
 
-    One process fills one processor, so at `cpu_s` seconds of it for `n` requests it can send
-    n / cpu_s a second at most.
+    `samples` are of a closed loop on the server's defaults; tuned, it may carry HEADROOM times as
+    much. A load above `usable_rps`, half of the generator's ceiling, is refused by `tuner tune`.
     """
     seconds = (samples.ended_ns - samples.started_ns) / NS_PER_S
-    sent = len(samples)
-    if not sent or not samples.cpu_s:
-        return Finding("generator", "yellow", "the closed loop sent nothing", "run doctor again")
-    rate, ceiling = sent / seconds, sent / samples.cpu_s
+    answered = int(np.count_nonzero(samples.status == 0))
+    rate = answered / seconds
     text = (
-        f"the generator used {samples.cpu_s / seconds:.2f} processors for {rate:,.0f} requests/s "
-        f"at the server's defaults, so it can send about {ceiling:,.0f}/s"
+        f"{rate:,.0f} requests/s at the server's defaults; the generator is trusted up to "
+        f"{usable_rps:,.0f}/s on this machine, half of what it can send"
     )
-    if ceiling >= HEADROOM * rate:
+    if HEADROOM * rate <= usable_rps:
         return Finding("generator", "green", text)
     return Finding(
         "generator",
-        "yellow",
-        f"{text}: a configuration that carries {HEADROOM:g} times as much would be measured at "
-        "the generator's limit, not at the server's",
-        "give the generator a faster processor of its own (load.cpus), or more rows a request",
+        "red" if rate > usable_rps else "yellow",
+        f"{text}: too little for a configuration that carries {HEADROOM:g} times as much",
+        "give the generator a faster processor (load.cpus) or several (load.processes), or put "
+        "more rows into a request; `tuner calibrate` measures it again",
     )
