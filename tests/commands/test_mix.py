@@ -102,7 +102,7 @@ def test_a_mix_over_models_versions_and_labels_is_tuned(folder):
     run = RunDirectory(path)
 
     outcomes = [(trial.role, trial.outcome) for trial in run.trials()]
-    assert [role for role, _ in outcomes] == ["off", "default", "sampler", "sampler"]
+    assert [role for role, _ in outcomes][:2] == ["off", "default"]  # some may be measured again
     assert "failed" not in {outcome for _, outcome in outcomes}, outcomes
 
     asked, pool = targets(run)
@@ -162,9 +162,9 @@ def test_a_warm_up_request_that_no_batch_takes_fails_that_candidate_alone(folder
     assert done.returncode == 0, done.stderr
     (path,) = (folder / "results").iterdir()
     trials = RunDirectory(path).trials()
-    assert [trial.outcome for trial in trials][2] == "failed"
-    assert "Task size 4 is larger than maximum input batch size 2" in trials[2].failure.text
-    assert "failed" not in {trial.outcome for trial in trials[:2]}
+    failed = [trial for trial in trials if trial.outcome == "failed"]
+    assert {trial.role for trial in failed} == {"sampler"}
+    assert "Task size 4 is larger than maximum input batch size 2" in failed[0].failure.text
 
 
 def test_a_label_that_names_nothing_starts_no_server(folder):
