@@ -9,7 +9,7 @@ from playwright.sync_api import sync_playwright
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it lives, the thread's event loop is Playwright's
 def chromium():
     if CHROMIUM is None:
         pytest.skip("Chromium is not installed: sudo apt-get install chromium")

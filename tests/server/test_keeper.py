@@ -80,6 +80,7 @@ def messages(affine, tmp_path):
 
 @pytest.mark.slow
 def test_a_configuration_is_swapped_in_and_the_old_one_is_gone(keeper, messages, tmp_path):
+    keeper.starts_s.append(600.0)  # as a GPU server's; a start here may cost less than a swap
     with keeper.launch(BATCHED, tmp_path / "0") as server:
         first = server.endpoint
         assert not first.swapped
@@ -103,7 +104,7 @@ def test_a_configuration_is_swapped_in_and_the_old_one_is_gone(keeper, messages,
     with keeper.launch(TWO_THREADS, tmp_path / "2") as server:
         assert not server.endpoint.swapped
         assert server.endpoint.pid != first.pid
-    assert (len(keeper.starts_s), len(keeper.swaps_s)) == (2, 1)
+    assert (len(keeper.starts_s[1:]), len(keeper.swaps_s)) == (2, 1)
     keeper.close()
     assert not (tmp_path / "versions").exists()
 
