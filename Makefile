@@ -32,7 +32,8 @@ example: $(READY)  ## Run the quickstart and keep it as results/example
 	$(BIN)/tuner tune scenarios/quickstart.toml
 	rm -rf results/example
 	mv "$$(ls -d results/*Z-quickstart* | tail -1)" results/example
-	rm -f results/example/.lock results/example/study.db
+	rm -f results/example/.lock results/example/study.db results/example/requests.pool
+	find results/example/trials -type f ! -name '*.hlog' ! -name batching_parameters.txt -delete
 	$(BIN)/tuner report results/example
 
 # Without a browser the tests of the page are skipped, with the reason.

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from tuner.cli import main
 from tuner.commands.plan import Ask, plan
 from tuner.errors import UsageError
-from tuner.store import RunDirectory
+from tuner.store import RunDirectory, read_json
 
 pytestmark = pytest.mark.slow
 
@@ -58,4 +58,5 @@ def test_the_command_prints_a_table_or_json_and_the_same_one_twice(tmp_path):
     assert "as planned" in printed.output
     first = json.loads(CliRunner().invoke(main, [*arguments, "--json"]).output)
     assert first == plan(RunDirectory(run), Ask(1e6, {}, cv=2.0, balancer="round-robin"))
-    assert first["replicas"] > 1000
+    sustained = read_json(run / "recommendation.json")["recommended"]["sustainable_rps"]
+    assert first["replicas"] == pytest.approx(1e6 / sustained, rel=0.2)
