@@ -5,9 +5,11 @@ of `server/fake_server.py`); Python and its packages are this host's own, mounte
 `server.mounts`. So a container's whole path is real: flags, mounts, limits, ports and its end.
 """
 
+import gc
 import io
 import sys
 import tarfile
+import warnings
 from pathlib import Path
 
 from tuner.errors import HostError
@@ -44,10 +46,18 @@ def mounts() -> list[str]:
 
 def engine_or_why_not() -> Engine | str:
     """An engine with the images, or why there is none."""
-    try:
-        engine = connect()
-    except HostError as error:
-        return f"{error.message}; {error.hint}"
+    with warnings.catch_warnings():
+        # Where nothing listens, docker's transport forgets the socket that it tried with.
+        warnings.simplefilter("ignore", ResourceWarning)
+        try:
+            engine = connect()
+        except HostError as error:
+            why = f"{error.message}; {error.hint}"
+        else:
+            why = ""
+        gc.collect()
+    if why:
+        return why
     build(engine)
     return engine
 
