@@ -151,3 +151,17 @@ class SendFlow:
             self.window -= size
         self._out.append(body.tail)
         return True
+
+
+def drop_sent(out: list[Buffer], sent: int) -> None:
+    """Take `sent` bytes from the front of `out`."""
+    whole = 0
+    for piece in out:
+        size = len(piece)
+        if sent < size:
+            break
+        sent -= size
+        whole += 1
+    del out[:whole]
+    if sent:
+        out[0] = memoryview(out[0])[sent:]

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol
 
-from tuner.http2.flow import Buffer
+from tuner.http2.flow import Buffer, drop_sent
 
 _READ_BYTES = 65_536
 _PIECES_PER_SEND = 512  # below Linux's IOV_MAX of 1,024
@@ -88,7 +88,7 @@ class Link:
             except OSError:
                 self.close()
                 return
-            _drop_sent(out, sent)
+            drop_sent(out, sent)
         if self._mask != select.EPOLLIN:
             self._watch(select.EPOLLIN)
         if self.session.closing and self.linger_until is None:
@@ -295,17 +295,3 @@ class SocketLoop:
         os.close(self._wake_fd)
         if self._spare is not None:
             os.close(self._spare)
-
-
-def _drop_sent(out: list[Buffer], sent: int) -> None:
-    """Take `sent` bytes from the front of `out`."""
-    whole = 0
-    for piece in out:
-        size = len(piece)
-        if sent < size:
-            break
-        sent -= size
-        whole += 1
-    del out[:whole]
-    if sent:
-        out[0] = memoryview(out[0])[sent:]

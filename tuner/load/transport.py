@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tuner.clock import now_ns
 from tuner.http2.answers import StatusKey
-from tuner.http2.flow import Buffer
+from tuner.http2.flow import Buffer, drop_sent
 from tuner.load.connection import ClientConnection
 
 _READ_BYTES = 65_536
@@ -219,17 +219,3 @@ class Transport:
         if self._target.tls is None and sum(map(len, pieces)) > _JOINED_BYTES:
             return self._socket.sendmsg(pieces)
         return self._socket.send(b"".join(pieces))
-
-
-def drop_sent(out: list[Buffer], sent: int) -> None:
-    """Take `sent` bytes from the front of `out`."""
-    whole = 0
-    for piece in out:
-        size = len(piece)
-        if sent < size:
-            break
-        sent -= size
-        whole += 1
-    del out[:whole]
-    if sent:
-        out[0] = memoryview(out[0])[sent:]
