@@ -1,15 +1,10 @@
-"""Scenario files: TOML in, a frozen, typed Scenario out, or an error that says what to change.
+"""What a scenario says: one frozen, checked section for each table of the file.
 
-Units are in the key names. Paths are relative to the scenario file. The classes below are the
-reference of the format: `tuner schema` writes them as JSON Schema for editors.
+Units are in the key names. The descriptions here are the reference of the format: the JSON Schema
+and `docs/scenario.md` are made from them.
 """
 
-import difflib
-import os
 import re
-import tomllib
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -20,28 +15,21 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
-from tuner.errors import InputError, ScenarioError
+from tuner.scenario.containers import CONTAINER_WORDS, DOCKER_KEYS, parse_mount
+from tuner.scenario.flags import Flag, check_flags, check_thread_pools
 from tuner.served import ServedModel, served_models
 from tuner.slo import Slo
 
-Flag = str | bool | int | float
-FLAG_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-CONTAINER_WORDS = {
-    "image": (r"[a-z0-9][A-Za-z0-9._/:@-]*", "an image such as tensorflow/serving:2.20.0"),
-    "gpus": (
-        r"all|[1-9][0-9]*|device=[A-Za-z0-9-]+(,[A-Za-z0-9-]+)*",
-        'all, a number of GPUs, or "device=0,1"',
-    ),
-    "memory": (r"([1-9][0-9]*[kmg])?", "a limit such as 512m or 4g"),
-    "user": (r"([A-Za-z0-9_.-]+(:[A-Za-z0-9_.-]+)?)?", "a user such as 1000:1000"),
-}
-"""What the texts that the engine is given look like, and how to say it."""
+
+def shown(value: Any) -> str:
+    """Write a value as the user might have, cut to a line."""
+    text = f'"{value}"' if isinstance(value, str) else repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 class _Section(BaseModel):
@@ -169,7 +157,7 @@ class ServerSection(_Section):
     def _words_the_engine_knows(cls, value: Any, info: ValidationInfo) -> Any:
         pattern, wanted = CONTAINER_WORDS[str(info.field_name)]
         if value is not None and not re.fullmatch(pattern, str(value)):
-            raise ValueError(f"expected {wanted}, got {_shown(value)}")
+            raise ValueError(f"expected {wanted}, got {shown(value)}")
         return value
 
     @field_validator("env")
@@ -200,77 +188,8 @@ class ServerSection(_Section):
     @field_validator("flags")
     @classmethod
     def _flags_are_not_ours(cls, flags: dict[str, Flag]) -> dict[str, Flag]:
-        _check_flags({name: (value,) for name, value in flags.items()})
+        check_flags({name: (value,) for name, value in flags.items()})
         return flags
-
-
-DOCKER_KEYS = ("image", "gpus", "runtime", "memory", "env", "mounts", "root", "user")
-"""Keys of `[server]` that mean something for containers alone."""
-
-
-def parse_mount(text: str) -> tuple[str, str, bool]:
-    """Split `HOST:CONTAINER[:ro|rw]` into source, target and whether it may be written."""
-    parts = text.split(":")
-    source, target, mode = (*parts, "ro")[:3] if len(parts) in {2, 3} else ("", "", "")
-    if not (source.startswith(("/", "~")) and target.startswith("/") and mode in {"ro", "rw"}):
-        raise ValueError(
-            f'"{text}" is no mount; write "/on/this/host:/in/the/container", and ":rw" behind it '
-            "where the server may write"
-        )
-    return os.path.expanduser(source), target, mode == "rw"  # noqa: PTH111 - never raises
-
-
-OWN_FLAGS = {
-    "port": "every start gets a fresh port",
-    "rest_api_port": "every start gets a fresh port",
-    "grpc_socket_path": "the server is asked through its port",
-    "model_name": "set model.name",
-    "model_base_path": "set model.path",
-    "model_config_file": "list the models as [[models]]",
-    "enable_batching": "the tuner decides on it",
-    "batching_parameters_file": "the tuner writes it",
-    "monitoring_config_file": "the tuner writes it",
-}
-"""Server flags that the tuner sets itself, and where a user says the same thing."""
-
-
-OP_THREADS = (
-    "tensorflow_session_parallelism",
-    "tensorflow_intra_op_parallelism",
-    "tensorflow_inter_op_parallelism",
-)
-"""Flags that size TensorFlow's thread pools; the first sets both of the others."""
-
-
-def _check_flags(flags: Mapping[str, Iterable[Flag]]) -> None:
-    """Refuse flags that are ours to set, and values that the server would die of."""
-    for name, values in flags.items():
-        if name.startswith("-"):
-            raise ValueError(f"{name}: write the flag's name without dashes")
-        if not FLAG_NAME.fullmatch(name):
-            raise ValueError(f"{name!r}: not the name of a flag")
-        if name in OWN_FLAGS:
-            raise ValueError(f"{name}: {OWN_FLAGS[name]}")
-        if name == "grpc_channel_arguments":
-            for value in values:
-                _check_channel_arguments(str(value))
-
-
-def _check_channel_arguments(text: str) -> None:
-    for part in text.split(","):
-        key, equals, value = part.partition("=")
-        if not (key.strip() and equals and value.strip()):
-            raise ValueError(
-                f'grpc_channel_arguments: "{part}" is no argument, and the server dies of it; '
-                'write "grpc.max_concurrent_streams=1000", several joined by commas'
-            )
-
-
-def _is_positive(value: Flag) -> bool:
-    try:
-        return float(value) > 0
-    except ValueError:
-        return False
 
 
 class LoadSection(_Section):
@@ -405,7 +324,7 @@ class SpaceSection(_Section):
     @field_validator("flags")
     @classmethod
     def _flags_have_values(cls, flags: dict[str, tuple[Flag, ...]]) -> dict[str, tuple[Flag, ...]]:
-        _check_flags(flags)
+        check_flags(flags)
         for name, values in flags.items():
             if not values:
                 raise ValueError(f"{name}: list at least one value")
@@ -484,11 +403,7 @@ class Scenario(_Section):
                     "search.space.flags; leave it in one of them"
                 )
         given = {name: (value,) for name, value in self.server.flags.items()} | searched
-        if all(any(_is_positive(value) for value in given.get(name, ())) for name in OP_THREADS):
-            raise ValueError(
-                f"the server refuses {', '.join(OP_THREADS)} together; leave out the first, or "
-                "the other two"
-            )
+        check_thread_pools(given)
         return self
 
     @property
@@ -503,162 +418,3 @@ class Scenario(_Section):
             max_error_rate=self.slo.max_error_rate,
             confidence=self.slo.confidence,
         )
-
-
-def load(path: Path) -> Scenario:
-    """Read a scenario file. Raises ScenarioError naming file, key, value and remedy."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ScenarioError(f"{path}: no such scenario", hint=_neighbours(path)) from None
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ScenarioError(f"{path}: cannot be read: {reason}") from None
-    return parse(text, path)
-
-
-def parse(text: str, path: Path) -> Scenario:
-    """Validate a scenario's text; `path` names it in errors and anchors relative paths."""
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ScenarioError(f"{path}: not valid TOML: {error}") from None
-    try:
-        scenario = Scenario.model_validate(data)
-    except ValidationError as error:
-        raise ScenarioError(_explain(path, error, single="model" in data)) from None
-    try:
-        scenario.limits()
-    except InputError as error:
-        raise ScenarioError(f"{path}: slo.{error.message}", hint=error.hint) from None
-    return _anchored(scenario, path)
-
-
-def json_schema() -> dict[str, Any]:
-    """The scenario format as JSON Schema, with `[model]` as the short form of `[[models]]`."""
-    schema = Scenario.model_json_schema()
-    models = schema["properties"]["models"]
-    schema["properties"]["model"] = models["items"]
-    schema["required"].remove("models")
-    schema["oneOf"] = [{"required": ["model"]}, {"required": ["models"]}]
-    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    schema["title"] = "tuner scenario"
-    return schema
-
-
-def _anchored(scenario: Scenario, source: Path) -> Scenario:
-    """Resolve every relative path against the folder of the scenario's file."""
-    folder = source.parent
-
-    def at(path: Path) -> Path:
-        try:
-            return (folder / path.expanduser()).resolve()
-        except RuntimeError:
-            raise ScenarioError(
-                f"{source}: {path}: there is no such home directory",
-                hint="name the directory by its whole path",
-            ) from None
-
-    models = tuple(
-        model.model_copy(
-            update={
-                "path": at(model.path),
-                "inputs": model.inputs if model.inputs == "random" else at(Path(model.inputs)),
-            }
-        )
-        for model in scenario.models
-    )
-    trace = scenario.load.trace
-    load_section = scenario.load.model_copy(update={"trace": trace and at(trace)})
-    return scenario.model_copy(update={"models": models, "load": load_section})
-
-
-def _neighbours(path: Path) -> str:
-    folder = path.parent
-    if not folder.is_dir():
-        return f"there is no directory {folder} either"
-    names = sorted(item.name for item in folder.glob("*.toml"))
-    near = difflib.get_close_matches(path.name, names, n=1) or names[:5]
-    return f"did you mean {' or '.join(str(folder / name) for name in near)}?" if near else (
-        "write one with: tuner init MODEL_DIR"
-    )  # fmt: skip
-
-
-def _explain(path: Path, error: ValidationError, *, single: bool) -> str:
-    """Say each problem as `file: key.path: what is wrong, got value`."""
-    lines = []
-    problems = error.errors()
-    places = [problem["loc"] for problem in problems]
-    for problem in problems:
-        loc = problem["loc"]
-        if problem["type"] == "too_short" and any(_lies_in(place, loc) for place in places):
-            continue  # pydantic counts only the items that are right
-        where = [part for before, part in pairwise((0, *loc)) if not _is_type_tag(part, before)]
-        if single and where[:2] == ["models", 0]:
-            where[:2] = ["model"]
-        key = ".".join(str(part) for part in where) or "the scenario"
-        lines.append(f"{path}: {key}: {_complaint(problem, where)}")
-    return "\n".join(dict.fromkeys(lines))
-
-
-def _lies_in(place: Sequence[int | str], section: Sequence[int | str]) -> bool:
-    return len(place) > len(section) and place[: len(section)] == section
-
-
-def _is_type_tag(part: int | str, before: int | str) -> bool:
-    """Tell pydantic's own names of union members from the user's keys."""
-    return isinstance(part, str) and (
-        part in {"str", "bool", "int", "float", "constrained-int"}
-        or (part == "path" and isinstance(before, str))  # else the key `path` of a model
-        or part.startswith(("literal[", "dict[", "tuple[", "function-", "lax-or-strict"))
-    )
-
-
-def _complaint(problem: Any, where: Sequence[int | str]) -> str:
-    kind, value = problem["type"], problem["input"]
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    if kind == "extra_forbidden":
-        known = _known_keys(where)
-        near = difflib.get_close_matches(str(where[-1]), known, n=1)
-        remedy = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
-        return f"unknown key; {remedy}"
-    if kind == "missing":
-        return "is missing"
-    if kind == "value_error":
-        return message
-    wanted = {
-        "float_parsing": "expected a number",
-        "float_type": "expected a number",
-        "int_parsing": "expected a whole number",
-        "int_type": "expected a whole number",
-        "int_from_float": "expected a whole number",
-        "string_type": "expected text in quotes",
-        "model_type": "expected a table",
-    }.get(kind, message[:1].lower() + message[1:])
-    return f"{wanted}, got {_shown(value)}"
-
-
-def _shown(value: Any) -> str:
-    text = f'"{value}"' if isinstance(value, str) else repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _known_keys(where: Sequence[int | str]) -> list[str]:
-    """List the keys of the section that the last part of `where` was written in."""
-    section: type[BaseModel] = Scenario
-    for part in where[:-1]:
-        name = "models" if part == "model" else str(part)
-        section = _SECTIONS.get(name, section)
-    keys = list(section.model_fields)
-    return ["model", *keys] if section is Scenario else keys
-
-
-_SECTIONS: dict[str, type[BaseModel]] = {
-    "models": ModelSection,
-    "slo": SloSection,
-    "server": ServerSection,
-    "load": LoadSection,
-    "measure": MeasureSection,
-    "search": SearchSection,
-    "space": SpaceSection,
-}
