@@ -33,7 +33,12 @@ APART = RANKS[2]
 
 DOORS = {
     "optuna": ("search/",),
-    "grpc": ("load/grpcio_engine.py", "load/probe.py", "server/embedded/"),
+    "grpc": (
+        "load/credentials.py",
+        "load/grpcio_engine.py",
+        "load/probe.py",
+        "server/embedded/",
+    ),
     "tensorflow": ("protos.py", "server/embedded/", "builtin.py"),
     "docker": ("server/",),
     "pynvml": ("measure/gpu.py",),

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from tuner import scenario
 from tuner.errors import ScenarioError
-from tuner.scenario import Scenario, load, parse
+from tuner.scenario import LoadSection, Scenario, TlsSection, load, parse
 
 HERE = Path("/somewhere/s.toml")
 SHORTEST = 'name = "s"\n[model]\npath = "m"\n[slo]\np99_ms = 50\n'
@@ -51,6 +51,31 @@ def test_paths_are_relative_to_the_file(tmp_path, monkeypatch):
     assert read.models[0].path == tmp_path / "models" / "m"
     assert read.models[0].inputs == folder / "rows.npz"
     assert read.load.trace == folder / "t.txt"
+
+
+def test_files_of_tls_are_relative_to_the_file_too():
+    text = (
+        f'{SHORTEST}[server]\nlauncher = "running"\naddress = "models.local:8500"\n'
+        '[server.tls]\nca = "ca.pem"\nserver_name = "models"\n'
+        'client_cert = "me.pem"\nclient_key = "/keys/me.key"\n'
+    )
+    assert parse(text, HERE).server.tls == TlsSection(
+        ca=Path("/somewhere/ca.pem"),
+        server_name="models",
+        client_cert=Path("/somewhere/me.pem"),
+        client_key=Path("/keys/me.key"),
+    )
+
+
+@pytest.mark.parametrize("address", ["a.b-c:1", "127.0.0.1:8500", "[::1]:8500", "unix:/run/s"])
+def test_addresses_of_running_servers(address):
+    text = f'{SHORTEST}[server]\nlauncher = "running"\naddress = "{address}"\n'
+    assert parse(text, HERE).server.address == address
+
+
+def test_a_profile_is_a_list_of_corners():
+    text = f'{SHORTEST}[load]\narrivals = "profile"\nprofile = [[0, 100], [60, 500.5]]\n'
+    assert parse(text, HERE).load.profile == ((0.0, 100.0), (60.0, 500.5))
 
 
 def test_a_home_directory_is_expanded(monkeypatch):
@@ -127,7 +152,7 @@ def test_bad_input_names_file_key_value_and_remedy(before, after, message):
     [
         (
             '[server]\nlauncher = "docer"',
-            "server.launcher: .*'embedded', 'binary' or 'docker'.*docer",
+            "server.launcher: .*'embedded', 'binary', 'docker' or 'running'.*docer",
         ),
         ('[server.flags]\n"--port" = 1', "server.flags: --port: write .* without dashes"),
         ("[server.flags]\nport = 1", "server.flags: port: every start gets a fresh port"),
@@ -167,7 +192,42 @@ def test_bad_input_names_file_key_value_and_remedy(before, after, message):
                 'imag = "x"': "imag: unknown key; did you mean 'image'",
             }.items()
         ),
+        *(
+            (f"[server]\n{lines}", f"server.*{said}")
+            for lines, said in {
+                'launcher = "running"': 'launcher = "running" and address = "HOST:PORT" belong',
+                'address = "h:1"': 'launcher = "running" and address = "HOST:PORT" belong',
+                'launcher = "running"\naddress = "h"': 'address: expected HOST:PORT, .*got "h"',
+                'launcher = "running"\naddress = "h:1"\nmetrics_url = "h:2/m"': (
+                    'metrics_url: expected http://HOST:PORT/PATH, got "h:2/m"'
+                ),
+                'launcher = "running"\naddress = "h:1"\nflags = { a = 1 }': (
+                    "flags: the server runs already, with flags of its own"
+                ),
+                "tls = {}": 'tls is for a server that runs already; set launcher = "running"',
+                'launcher = "running"\naddress = "h:1"\ntls = { client_cert = "c.pem" }': (
+                    "tls: client_cert and client_key belong together"
+                ),
+                'launcher = "running"\naddress = "h:1"\ntls = { cas = "c.pem" }': (
+                    "tls.cas: unknown key; did you mean 'ca'"
+                ),
+            }.items()
+        ),
         ('[load]\narrivals = "trace"', 'load: arrivals = "trace" and trace = "FILE" belong'),
+        ('[load]\narrivals = "profile"', r"load: .* and profile = \[\[0, 100\], .* belong"),
+        ("[load]\ntrace_speed = 2", 'load: trace_speed is for arrivals = "trace"'),
+        ('[load]\nspin = "always"', "load.spin: .*'never' or 'spare'.*always"),
+        *(
+            (f'[load]\narrivals = "profile"\nprofile = {profile}', f"load.profile{said}")
+            for profile, said in {
+                "[[1, 100], [60, 100]]": ": give corners .* the first at 0 s",
+                "[[0, 100]]": ": give corners",
+                "[[0, 100], [9, 1], [5, 1]]": ": give corners .* in order of time",
+                "[[0, 0], [60, 0]]": ": give corners",
+                '[[0, 100], [60, "x"]]': '.1.1: expected a number, got "x"',
+                "[[0, 100], [60, -1]]": ".1.1: .*greater than or equal to 0, got -1",
+            }.items()
+        ),
         ('[load]\ntrace = "x"', "load: .*belong together"),
         ("[load]\nconcurrency = true", "load.concurrency: "),
         ("[measure]\nwindow_s = 9\nmax_window_s = 5", "measure: max_window_s must be at least"),
@@ -305,8 +365,8 @@ def test_the_schema_is_json_and_says_what_is_required():
 
 
 def test_every_field_says_what_it_means_or_is_a_limit_by_name():
-    for section in (scenario.ModelSection, scenario.ServerSection, scenario.LoadSection,
-                    scenario.MeasureSection, scenario.SearchSection):  # fmt: skip
+    for section in (scenario.ModelSection, scenario.ServerSection, LoadSection,
+                    TlsSection, scenario.MeasureSection, scenario.SearchSection):  # fmt: skip
         for name, field in section.model_fields.items():
             assert field.description or name == "space", f"{section.__name__}.{name}"
     assert set(Scenario.model_fields) >= {"models", "slo", "server", "load", "measure", "search"}

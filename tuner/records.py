@@ -27,21 +27,26 @@ OK = "OK"
 class Config:
     """One point of the search: a batching file (or none: batching off) and server flags.
 
-    `flags` are server flags by name, without dashes, ordered by name.
+    `flags` are server flags by name, without dashes, ordered by name. `as_it_runs` says that the
+    server was running already and nobody named its settings.
     """
 
     batching: BatchingParameters | None
     flags: tuple[tuple[str, str], ...] = ()
+    as_it_runs: bool = False
 
     @property
     def id(self) -> str:
         """A short stable name: equal configurations have equal ids, on every machine."""
         batching = None if self.batching is None else self.batching.to_dict()
-        text = json.dumps([batching, self.flags], sort_keys=True, separators=(",", ":"))
+        what = [batching, self.flags, *(["as it runs"] if self.as_it_runs else [])]
+        text = json.dumps(what, sort_keys=True, separators=(",", ":"))
         return "c-" + hashlib.sha256(text.encode()).hexdigest()[:8]
 
     def label(self) -> str:
         """Words for tables and plots, such as `max 32, timeout 2000 us, 1 thread`."""
+        if self.as_it_runs:
+            return "as it runs"
         batching = "batching off" if self.batching is None else self.batching.label()
         return ", ".join([batching, *(f"{name}={value}" for name, value in self.flags)])
 
@@ -72,7 +77,7 @@ class Endpoint:
 class ServerIdentity:
     """What was measured, in the words a report shows."""
 
-    launcher: Literal["docker", "binary", "embedded"]
+    launcher: Literal["docker", "binary", "embedded", "running"]
     version: str
     image: str | None = None
     digest: str | None = None

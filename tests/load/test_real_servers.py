@@ -9,15 +9,17 @@ import subprocess
 import threading
 import time
 from concurrent import futures
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import grpc
 import numpy as np
 import pytest
+from certificates import self_signed
 
 from tuner.http2.answers import OK
-from tuner.load.client import ENGINES, PREDICT, engine_factory
+from tuner.load.client import ENGINES, PREDICT, Tls, engine_factory
 
 pytestmark = pytest.mark.slow
 
@@ -36,18 +38,8 @@ def engine(name, address, **settings):
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
-    """A key and a certificate of its own for localhost, made by openssl."""
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed")
-    folder = tmp_path_factory.mktemp("tls")
-    key, chain = folder / "key.pem", folder / "chain.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj",
-         "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
-         "-keyout", key, "-out", chain],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return key, chain
+    """A key and a certificate of its own for localhost."""
+    return self_signed(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +75,7 @@ def cpp_server(binary, address, *tls):
 
 
 @contextlib.contextmanager
-def grpcio_server(credentials=None):
+def grpcio_server(credentials=None, host="127.0.0.1"):
     handler = grpc.method_handlers_generic_handler(
         PREDICT.split("/")[1],
         {"Predict": grpc.unary_unary_rpc_method_handler(lambda request, _: request)},
@@ -92,9 +84,9 @@ def grpcio_server(credentials=None):
     server = grpc.server(futures.ThreadPoolExecutor(8), options=unlimited)
     server.add_generic_rpc_handlers([handler])
     if credentials is None:
-        port = server.add_insecure_port("127.0.0.1:0")
+        port = server.add_insecure_port(f"{host}:0")
     else:
-        port = server.add_secure_port("127.0.0.1:0", credentials)
+        port = server.add_secure_port(f"{host}:0", credentials)
     server.start()
     try:
         yield port
@@ -212,7 +204,7 @@ def test_tls(name, kind, certificate, request, tmp_path):
         else:
             port = stack.enter_context(nghttpd(tmp_path, key, chain))
         address = f"localhost:{port}"
-        with engine(name, address, tls=True, tls_ca=chain) as driver:
+        with engine(name, address, tls=Tls(ca=chain)) as driver:
             assert driver.call(MESSAGE, deadline_s=5.0) == OK
             assert driver.last_answer == MESSAGE
             picks = np.zeros(1, np.int32)
@@ -222,12 +214,32 @@ def test_tls(name, kind, certificate, request, tmp_path):
 
 
 @engines
+def test_tls_by_another_name_and_with_a_certificate_of_our_own(name, certificate):
+    """The server is reached by its address, known by its name, and asks who calls."""
+    key, chain = certificate
+    pair = [(key.read_bytes(), chain.read_bytes())]
+    asking = grpc.ssl_server_credentials(pair, chain.read_bytes(), require_client_auth=True)
+    trusted = Tls(ca=chain, server_name="localhost", client_cert=chain, client_key=key)
+    unnamed = "127.0.0.2"  # the certificate does not know it
+    with grpcio_server(asking, unnamed) as port:
+        address = f"{unnamed}:{port}"
+        with engine(name, address, tls=trusted) as driver:
+            assert driver.call(MESSAGE, deadline_s=5.0) == OK
+        for missing in (replace(trusted, server_name=""), Tls(chain, "localhost")):
+            with engine(name, address, tls=missing) as driver:
+                assert driver.call(MESSAGE, deadline_s=0.5)[0] in {
+                    "UNAVAILABLE",
+                    "DEADLINE_EXCEEDED",
+                }
+
+
+@engines
 def test_a_certificate_that_nobody_vouches_for(name, certificate):
     key, chain = certificate
     pair = [(key.read_bytes(), chain.read_bytes())]
     with (
         grpcio_server(grpc.ssl_server_credentials(pair)) as port,
-        engine(name, f"localhost:{port}", tls=True) as driver,
+        engine(name, f"localhost:{port}", tls=Tls()) as driver,
     ):
         code, text = driver.call(MESSAGE, deadline_s=1.0)
     assert code in {"UNAVAILABLE", "DEADLINE_EXCEEDED"}
@@ -251,7 +263,7 @@ def test_tls_without_http2_is_told(certificate):
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         address = f"localhost:{listener.getsockname()[1]}"
-        with engine("http2", address, tls=True, tls_ca=chain) as driver:
+        with engine("http2", address, tls=Tls(ca=chain)) as driver:
             code, text = driver.call(MESSAGE, deadline_s=1.0)
     assert code == "UNAVAILABLE"
     assert text == f"{address} does not speak HTTP/2 over TLS (ALPN)"

@@ -6,16 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from tuner import builtin, environment, model
+from tuner.batching import BatchingParameters
 from tuner.commands.calibrate import calibrated
-from tuner.errors import ModelError
+from tuner.errors import ModelError, ScenarioError
 from tuner.load.payload import MixPart, build_pool
-from tuner.records import ServerIdentity
+from tuner.records import Config, ServerIdentity
 from tuner.scenario import ModelSection, Scenario
 from tuner.server import process
 from tuner.server.containers.launcher import DockerLauncher, open_docker
 from tuner.server.cpus import Placement, place
 from tuner.server.keeper import ServerKeeper, kept_scenario
 from tuner.server.process import ProcessLauncher
+from tuner.server.running import RunningLauncher
 from tuner.server.versions import VersionFolders, can_be_versions
 from tuner.store import RunDirectory
 from tuner.trial import Bench
@@ -24,6 +26,7 @@ VERSIONS = "versions"
 """Where in a run the versions lie that a running server takes up."""
 
 Models = Sequence[tuple[ModelSection, model.ModelInfo]]
+AnyLauncher = ProcessLauncher | DockerLauncher | RunningLauncher
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ def prepare(
         scenario=scenario.model_dump(mode="json"),
         placement=placement.describe(),
     )
-    described["server_cpus"] = sorted(placement.server)
+    described["server_cpus"] = [] if running(scenario) else sorted(placement.server)
     calibration = calibrated(scenario.load.engine, placement, notify)
     described["load_generator"] = asdict(calibration)
     notify("building the requests")
@@ -111,12 +114,46 @@ def _version_name(section: ModelSection, info: model.ModelInfo) -> str:
     return f"{section.servable}/{info.version}" if named else section.servable
 
 
+def running(scenario: Scenario) -> bool:
+    """Whether the server runs already, and is not ours to start."""
+    return scenario.server.launcher == "running"
+
+
+def require_startable(scenario: Scenario) -> None:
+    """Raise ScenarioError where the server cannot be given a configuration."""
+    if running(scenario):
+        raise ScenarioError(
+            f"server.launcher: the server at {scenario.server.address} runs already, and cannot "
+            "be given other batching parameters",
+            hint="tuner bench, check and measure take a running server; to tune, let the tuner "
+            'start one: launcher = "docker", "binary" or "embedded"',
+        )
+
+
+def require_rates(scenario: Scenario) -> None:
+    """Raise ScenarioError where the load says its rate itself, so that there is none to find."""
+    if scenario.load.arrivals == "profile":
+        raise ScenarioError(
+            'load.arrivals: "profile" sets the rate itself, but here rates are tried',
+            hint='tuner bench runs it; here set arrivals = "poisson" and remove the profile',
+        )
+
+
+def given(scenario: Scenario, batching: BatchingParameters | None) -> Config:
+    """The configuration that the user names; a running server may have one nobody named."""
+    return Config(batching, as_it_runs=running(scenario) and batching is None)
+
+
 def _keeper(
-    launcher: ProcessLauncher | DockerLauncher, run: RunDirectory, notify: Callable[[str], None]
+    launcher: AnyLauncher, run: RunDirectory, notify: Callable[[str], None]
 ) -> ServerKeeper | None:
     """What lets a server live on; None where requests or the scenario forbid it."""
     scenario = launcher.scenario
-    if scenario.server.swap == "never" or not can_be_versions(scenario.served):
+    if (
+        isinstance(launcher, RunningLauncher)
+        or scenario.server.swap == "never"
+        or not can_be_versions(scenario.served)
+    ):
         return None
     folders = VersionFolders((run.path / VERSIONS).resolve(), scenario.served)
     return ServerKeeper(
@@ -130,8 +167,10 @@ def _keeper(
 
 def launcher_of(
     scenario: Scenario, placement: Placement, notify: Callable[[str], None]
-) -> ProcessLauncher | DockerLauncher:
+) -> AnyLauncher:
     """Choose the scenario's way of running the server. Raises HostError where there is none."""
+    if running(scenario):
+        return RunningLauncher(scenario)
     if scenario.server.launcher == "docker":
         return open_docker(scenario, placement.server, notify)
     starters = {"embedded": process.embedded, "binary": process.binary}

@@ -9,7 +9,7 @@ from tuner.batching import BatchingParameters
 from tuner.commands import bench as benches
 from tuner.commands.progress import Narrator
 from tuner.commands.publish import publish_report
-from tuner.records import Config, TrialRecord
+from tuner.records import TrialRecord
 from tuner.scenario import load
 from tuner.store import RECOMMENDATION, RunDirectory, read_json
 from tuner.trial import Task, run_trial
@@ -20,7 +20,10 @@ RECOMMENDED_SHARE = 0.9
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the command line asked for. `params` is None for batching off."""
+    """What the command line asked for.
+
+    `params` is None for batching off, or for a running server's own settings.
+    """
 
     scenario: Path
     params: Path | None
@@ -55,6 +58,7 @@ def check(request: Request, narrator: Narrator) -> tuple[RunDirectory, Checked]:
     """Measure the file at the asked load on fresh starts, until one does not hold."""
     batching = None if request.params is None else BatchingParameters.from_file(request.params)
     scenario = load(request.scenario)
+    benches.require_rates(scenario)
     infos = benches.models(scenario, narrator.say)
     text = request.scenario.read_text(encoding="utf-8")
     run = store.create(request.out, f"{scenario.name}-check", text)
@@ -67,7 +71,7 @@ def check(request: Request, narrator: Narrator) -> tuple[RunDirectory, Checked]:
             task = Task(
                 number=start,
                 role="given",
-                config=Config(batching),
+                config=benches.given(scenario, batching),
                 block=start,
                 replicate=start + 1,
                 loads_rps=() if rate_rps is None else (rate_rps,),

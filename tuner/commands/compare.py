@@ -41,6 +41,8 @@ def compare(request: Request, narrator: Narrator) -> tuple[RunDirectory, tuple[C
             hint="the words default and off stand for the server's own settings and none",
         )
     scenario = load(request.scenario)
+    benches.require_startable(scenario)
+    benches.require_rates(scenario)
     infos = benches.models(scenario, narrator.say)
     text = request.scenario.read_text(encoding="utf-8")
     run = store.create(request.out, f"{scenario.name}-compare", text)

@@ -9,7 +9,7 @@ from tuner.batching import BatchingParameters
 from tuner.commands import bench as benches
 from tuner.commands.progress import Narrator
 from tuner.commands.publish import publish_report
-from tuner.records import Config, TrialRecord
+from tuner.records import TrialRecord
 from tuner.scenario import load
 from tuner.store import RunDirectory
 from tuner.trial import Task, run_trial
@@ -20,7 +20,10 @@ CURVE_SHARES = (0.25, 0.5, 0.75, 0.9)
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the command line asked for. `params` is None for batching off."""
+    """What the command line asked for.
+
+    `params` is None for batching off, or for a running server's own settings.
+    """
 
     scenario: Path
     params: Path | None
@@ -31,13 +34,15 @@ def measure(request: Request, narrator: Narrator) -> tuple[RunDirectory, TrialRe
     """Measure one configuration and write a run of its own with its plots."""
     batching = None if request.params is None else BatchingParameters.from_file(request.params)
     scenario = load(request.scenario)
+    benches.require_rates(scenario)
     infos = benches.models(scenario, narrator.say)
     text = request.scenario.read_text(encoding="utf-8")
     run = store.create(request.out, f"{scenario.name}-measure", text)
     with run.locked():
         prepared = benches.prepare(scenario, infos, run, narrator.note)
         run.keep_environment(prepared.environment, request.scenario)
-        task = Task(number=0, role="given", config=Config(batching), curve_shares=CURVE_SHARES)
+        config = benches.given(scenario, batching)
+        task = Task(number=0, role="given", config=config, curve_shares=CURVE_SHARES)
         narrator.begin(task, done=0, total=1, left_s=None)
         record = run_trial(prepared.bench, task)
         run.append(record)

@@ -51,6 +51,8 @@ def tune(request: Request, narrator: Narrator) -> RunDirectory:
     else:
         assert request.scenario is not None
         scenario = load(request.scenario)
+        benches.require_startable(scenario)
+        benches.require_rates(scenario)
         infos = benches.models(scenario, narrator.say)
         text = request.scenario.read_text(encoding="utf-8")
         run = store.create(request.out, scenario.name, text)

@@ -10,7 +10,7 @@ from tuner.commands.calibrate import calibrated
 from tuner.doctor.finding import Finding, Report, caught
 from tuner.doctor.known import recognise
 from tuner.doctor.models import Models
-from tuner.load.generator import Generator
+from tuner.load.client import Tls
 from tuner.load.payload import build_pool
 from tuner.load.pool import RequestPool
 from tuner.load.probe import DEFAULT_RECEIVE_LIMIT, Answer, ask
@@ -19,6 +19,7 @@ from tuner.scenario import Scenario
 from tuner.search.space import baselines
 from tuner.server.cpus import Placement
 from tuner.server.launcher import Server
+from tuner.trial.asked import generator_for, tls_for
 
 LOAD_S = 2.0
 """How long the closed loop runs that shows what the generator costs; half of it is warm-up."""
@@ -68,23 +69,17 @@ def _check_started(
     report: Report,
 ) -> Samples | None:
     """Ask every model; load the server for a moment where all are answered."""
-    address = server.endpoint.address
+    address, tls = server.endpoint.address, tls_for(scenario)
     answered = [
-        check_answer(section.servable, rows, address, pool.of_rows(rows)[number], report)
+        check_answer(section.servable, rows, address, pool.of_rows(rows)[number], report, tls)
         for number, (section, _) in enumerate(models)
         for rows in sorted({min(section.row_weights), max(section.row_weights)})
     ]
     report(check_metrics(server.scrape()))
     if not all(answered):
         return None
-    with Generator(
-        address,
-        folder / "requests.pool",
-        engine=scenario.load.engine,
-        deadline_s=scenario.load.deadline_ms / 1000,
-        cpus=placement.generator,
-        processes=scenario.load.processes,
-    ) as generator:
+    requests = folder / "requests.pool"
+    with generator_for(scenario, address, requests, cpus=placement.generator) as generator:
         concurrency = scenario.load.concurrency
         for seed in (1, 2):  # the first is warm-up
             samples = generator.closed_loop(
@@ -93,9 +88,16 @@ def _check_started(
     return samples
 
 
-def check_answer(model: str, rows: int, address: str, message: bytes, report: Report) -> bool:
+def check_answer(
+    model: str,
+    rows: int,
+    address: str,
+    message: bytes,
+    report: Report,
+    tls: Tls | None = None,
+) -> bool:
     """Ask as an ordinary client does, then without its limits. Returns whether it was answered."""
-    answer = ask(address, message)
+    answer = ask(address, message, tls=tls)
     if answer.status.code == OK:
         report(
             Finding(
@@ -106,7 +108,7 @@ def check_answer(model: str, rows: int, address: str, message: bytes, report: Re
             )
         )
         return True
-    unlimited = ask(address, message, receive_limit=-1)
+    unlimited = ask(address, message, receive_limit=-1, tls=tls)
     if unlimited.status.code == OK:
         report(_client_limit(model, rows, unlimited))
         return True
@@ -146,7 +148,8 @@ def check_metrics(page: str | None) -> Finding:
         "metrics",
         "yellow",
         "the server's Prometheus page cannot be read, so batch sizes will not be known",
-        "look into the server's log for its REST port; leave rest_api_port to the tuner",
+        "look into the server's log for its REST port; leave rest_api_port to the tuner, and name "
+        "a running server's page as server.metrics_url",
     )
 
 

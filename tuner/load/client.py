@@ -148,6 +148,21 @@ class Engine(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """What TLS asks for: files in PEM, each as its path.
+
+    The server must show a certificate for `server_name`, or for the address's host where that is
+    empty, of an authority in `ca`, or else of one the system trusts. `client_cert` and
+    `client_key` are what this client shows.
+    """
+
+    ca: Path | None = None
+    server_name: str = ""
+    client_cert: Path | None = None
+    client_key: Path | None = None
+
+
 class EngineFactory(Protocol):
     """How an engine is made. It connects, but an unreachable server is not an error here."""
 
@@ -157,16 +172,15 @@ class EngineFactory(Protocol):
         *,
         deadline_s: float,
         connections: int = 1,
-        tls: bool = False,
-        tls_ca: Path | None = None,
+        tls: Tls | None = None,
         spin: bool = False,
     ) -> Engine:
         """Return an engine for `address`; both loops put `deadline_s` on calls.
 
         `spin` asks to poll and not to sleep just before a request is due, where an engine can.
 
-        The address is `host:port` or `unix:PATH`. With `tls`, the server must show a certificate
-        for the host, of an authority in the file `tls_ca`, or else of one the system trusts.
+        The address is `host:port` or `unix:PATH`. Files of `tls` that cannot be read, or are not
+        what they should be, raise OSError.
         """
         ...
 

@@ -11,6 +11,7 @@ import psutil
 from tuner.clock import NS_PER_S, now_ns
 from tuner.errors import LoadError
 from tuner.load import wire
+from tuner.load.client import Tls
 from tuner.load.open_loop import OpenLoop
 from tuner.load.process import START_S, Process
 from tuner.load.spool import Spool, samples_of
@@ -50,8 +51,7 @@ class Generator:
         niceness: int = -10,
         connections: int = 1,
         processes: int = 1,
-        tls: bool = False,
-        tls_ca: Path | None = None,
+        tls: Tls | None = None,
         spin: bool = False,
         usable_rps: float | None = None,
     ) -> None:
@@ -70,8 +70,7 @@ class Generator:
                 "cpus": share,
                 "niceness": niceness,
                 "connections": connections,
-                "tls": tls,
-                "tls_ca": None if tls_ca is None else str(tls_ca),
+                "tls": None if tls is None else wire.tls_message(tls),
                 "spin": spin,
             }
             for share in shares

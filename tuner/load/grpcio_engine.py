@@ -5,7 +5,6 @@ import math
 import selectors
 from collections.abc import Awaitable, Sequence
 from contextlib import suppress
-from pathlib import Path
 from time import monotonic_ns, process_time
 
 import grpc
@@ -14,7 +13,8 @@ from numpy.typing import NDArray
 
 from tuner.clock import NS_PER_S, wait_until
 from tuner.http2.answers import EMPTY, OK, StatusKey
-from tuner.load.client import PREDICT, Columns, Recorder
+from tuner.load.client import PREDICT, Columns, Recorder, Tls
+from tuner.load.credentials import credentials_of, name_options
 
 CONNECT_S = 2.0
 _OPTIONS = (
@@ -61,16 +61,13 @@ class GrpcioEngine:
         *,
         deadline_s: float,
         connections: int = 1,
-        tls: bool = False,
-        tls_ca: Path | None = None,
+        tls: Tls | None = None,
         spin: bool = False,  # noqa: ARG002 - the event loop sleeps as it does
     ) -> None:
         self._deadline_s = deadline_s
         self.last_answer = b""
-        roots = None if tls_ca is None else tls_ca.read_bytes()
-        credentials = grpc.ssl_channel_credentials(roots) if tls else None
         self._runner = asyncio.Runner(loop_factory=_precise_loop)
-        self._runner.run(self._connect(address, connections, credentials))
+        self._runner.run(self._connect(address, connections, tls))
 
     def open_loop(
         self,
@@ -117,13 +114,12 @@ class GrpcioEngine:
         self._runner.run(self._disconnect())
         self._runner.close()
 
-    async def _connect(
-        self, address: str, connections: int, credentials: grpc.ChannelCredentials | None
-    ) -> None:
+    async def _connect(self, address: str, connections: int, tls: Tls | None) -> None:
+        options = (*_OPTIONS, *name_options(tls))
         self._channels = [
-            grpc.aio.insecure_channel(address, options=_OPTIONS)
-            if credentials is None
-            else grpc.aio.secure_channel(address, credentials, options=_OPTIONS)
+            grpc.aio.insecure_channel(address, options=options)
+            if tls is None
+            else grpc.aio.secure_channel(address, credentials_of(tls), options=options)
             for _ in range(connections)
         ]
         self._predict = [

@@ -7,7 +7,6 @@ beside other clients is measured in `benchmarks/loadgen`.
 import select
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from time import monotonic_ns, process_time
 from typing import Any
 
@@ -20,11 +19,11 @@ from tuner.errors import LoadError
 from tuner.http2.answers import StatusKey
 from tuner.http2.headers import Field
 from tuner.load.channel import Channel
-from tuner.load.client import PREDICT, Columns, Recorder, merge
+from tuner.load.client import PREDICT, Columns, Recorder, Tls, merge
 from tuner.load.connection import ClientConnection
 from tuner.load.messages import Messages
 from tuner.load.statuses import Statuses
-from tuner.load.transport import Target, Transport, tls_context
+from tuner.load.transport import Transport, target_of
 
 CONNECT_S = 2.0
 Piece = tuple[float, NDArray[np.int64], NDArray[np.int32]]
@@ -36,7 +35,7 @@ _NEVER_NS = 1 << 62
 
 
 class Http2Engine:
-    """Implements `Engine`. `address` is `host:port` or `unix:PATH`; `tls_ca` asks for TLS."""
+    """Implements `Engine`. `address` is `host:port` or `unix:PATH`."""
 
     def __init__(
         self,
@@ -44,12 +43,11 @@ class Http2Engine:
         *,
         deadline_s: float,
         connections: int = 1,
-        tls: bool = False,
-        tls_ca: Path | None = None,
+        tls: Tls | None = None,
         spin: bool = False,
     ) -> None:
         self._spin_ns = SPIN_NS if spin else 0
-        self._target = Target(address, tls_context(tls_ca) if tls else None)
+        self._target = target_of(address, tls)
         self._deadline_ns = round(deadline_s * NS_PER_S)
         self._timeout = _grpc_timeout(deadline_s)
         self._statuses = Statuses()

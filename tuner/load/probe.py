@@ -6,7 +6,8 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from tuner import protos
-from tuner.load.client import PREDICT
+from tuner.load.client import PREDICT, Tls
+from tuner.load.credentials import credentials_of, name_options
 from tuner.records import OK, Status
 
 DEFAULT_RECEIVE_LIMIT = 4 << 20
@@ -23,13 +24,27 @@ class Answer:
 
 
 def ask(
-    address: str, message: bytes, *, deadline_s: float = 30.0, receive_limit: int | None = None
+    address: str,
+    message: bytes,
+    *,
+    deadline_s: float = 30.0,
+    receive_limit: int | None = None,
+    tls: Tls | None = None,
 ) -> Answer:
     """Send one serialized PredictRequest. `receive_limit` None is grpcio's own; -1 has none."""
-    options = [("grpc.enable_http_proxy", 0), ("grpc.max_send_message_length", -1)]
+    options: list[tuple[str, int | str]] = [
+        ("grpc.enable_http_proxy", 0),
+        ("grpc.max_send_message_length", -1),
+        *name_options(tls),
+    ]
     if receive_limit is not None:
         options.append(("grpc.max_receive_message_length", receive_limit))
-    with grpc.insecure_channel(address, options=options) as channel:
+    opened = (
+        grpc.insecure_channel(address, options=options)
+        if tls is None
+        else grpc.secure_channel(address, credentials_of(tls), options=options)
+    )
+    with opened as channel:
         try:
             answer = channel.unary_unary(PREDICT)(message, timeout=deadline_s)
         except grpc.RpcError as error:

@@ -4,11 +4,11 @@ import os
 import socket
 import ssl
 from dataclasses import dataclass
-from pathlib import Path
 
 from tuner.clock import now_ns
 from tuner.http2.answers import StatusKey
 from tuner.http2.flow import Buffer, drop_sent
+from tuner.load.client import Tls
 from tuner.load.connection import ClientConnection
 
 _READ_BYTES = 65_536
@@ -22,10 +22,14 @@ _UNIX = "unix:"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a server listens: `host:port`, `[v6]:port` or `unix:PATH`; `tls` wraps the socket."""
+    """Where a server listens: `host:port`, `[v6]:port` or `unix:PATH`; `tls` wraps the socket.
+
+    `server_name` stands for the address's host in requests and certificates.
+    """
 
     address: str
     tls: ssl.SSLContext | None = None
+    server_name: str = ""
 
     @property
     def scheme(self) -> str:
@@ -35,12 +39,13 @@ class Target:
     @property
     def authority(self) -> str:
         """The `:authority` of requests."""
-        return "localhost" if self.address.startswith(_UNIX) else self.address
+        local = "localhost" if self.address.startswith(_UNIX) else self.address
+        return self.server_name or local
 
     @property
     def host(self) -> str:
         """The server's name, as certificates are checked for it."""
-        return self.authority.rpartition(":")[0].strip("[]") or self.authority
+        return self.server_name or self.authority.rpartition(":")[0].strip("[]") or self.authority
 
     def places(self) -> list[tuple[int, str | tuple[str, int]]]:
         """Address families and addresses to try in turn. Raises OSError: no such host."""
@@ -51,11 +56,15 @@ class Target:
         return [(family, (str(place[0]), int(place[1]))) for family, *_, place in found]
 
 
-def tls_context(ca: Path | None) -> ssl.SSLContext:
-    """Trust the system's authorities, or those of a PEM file; offer HTTP/2 by ALPN."""
-    context = ssl.create_default_context(cafile=None if ca is None else str(ca))
+def target_of(address: str, tls: Tls | None) -> Target:
+    """A server's address, with TLS that offers HTTP/2 by ALPN. See EngineFactory for `tls`."""
+    if tls is None:
+        return Target(address)
+    context = ssl.create_default_context(cafile=tls.ca)
+    if tls.client_cert is not None:
+        context.load_cert_chain(tls.client_cert, tls.client_key)
     context.set_alpn_protocols(["h2"])
-    return context
+    return Target(address, context, tls.server_name)
 
 
 class Transport:

@@ -5,9 +5,13 @@ child's are replies: `ok`, or `error` with `hint`.
 """
 
 import json
+from dataclasses import asdict
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+
+from tuner.load.client import Tls
 
 SAMPLE = np.dtype(
     [
@@ -21,6 +25,18 @@ SAMPLE = np.dtype(
 """One request, as it travels from the child to the parent."""
 
 Message = dict[str, Any]
+
+
+def tls_message(tls: Tls) -> Message:
+    """TLS as it travels to a generator's process."""
+    return {key: str(value) for key, value in asdict(tls).items() if value}
+
+
+def tls_of(message: Message) -> Tls:
+    """What `tls_message` made."""
+    name = message.get("server_name", "")
+    files = {key: Path(value) for key, value in message.items() if key != "server_name"}
+    return Tls(server_name=name, **files)
 
 
 def write(file: IO[bytes], message: Message, blob: bytes = b"") -> None:

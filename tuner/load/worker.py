@@ -40,8 +40,7 @@ class Worker:
             settings["address"],
             deadline_s=settings["deadline_s"],
             connections=settings["connections"],
-            tls=settings["tls"],
-            tls_ca=None if settings["tls_ca"] is None else Path(settings["tls_ca"]),
+            tls=None if settings["tls"] is None else wire.tls_of(settings["tls"]),
             # Who spins uses up his share of a processor that others need too.
             spin=settings["spin"] and len(os.sched_getaffinity(0)) > 1,
         )

@@ -37,6 +37,7 @@ SERVER_NOTES = {
     ),
     "docker": "The server people deploy; a container on the measuring host.",
     "binary": "The server people deploy; a tensorflow_model_server on the measuring host.",
+    "running": "A server that ran already, measured as it was; the tuner did not set it up.",
 }
 
 _LONG = 240

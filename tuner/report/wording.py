@@ -17,8 +17,9 @@ LAUNCHERS = {
     "embedded": "Embedded server",
     "docker": "TensorFlow Serving in Docker",
     "binary": "TensorFlow Serving binary",
+    "running": "Running server",
 }
-"""The three servers, as people call them."""
+"""The servers, as people call them."""
 
 ROLES: dict[Role, str] = {
     "off": "batching off",

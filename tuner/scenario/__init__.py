@@ -4,7 +4,6 @@ from tuner.scenario.containers import parse_mount
 from tuner.scenario.flags import OP_THREADS
 from tuner.scenario.reading import json_schema, load, parse
 from tuner.scenario.sections import (
-    LoadSection,
     MeasureSection,
     ModelSection,
     Scenario,
@@ -13,6 +12,7 @@ from tuner.scenario.sections import (
     SloSection,
     SpaceSection,
 )
+from tuner.scenario.traffic import LoadSection, TlsSection
 
 __all__ = [
     "OP_THREADS",
@@ -24,6 +24,7 @@ __all__ = [
     "ServerSection",
     "SloSection",
     "SpaceSection",
+    "TlsSection",
     "json_schema",
     "load",
     "parse",

@@ -9,7 +9,6 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from tuner.scenario.sections import (
-    LoadSection,
     MeasureSection,
     ModelSection,
     Scenario,
@@ -19,11 +18,13 @@ from tuner.scenario.sections import (
     SpaceSection,
     shown,
 )
+from tuner.scenario.traffic import LoadSection, TlsSection
 
 _SECTIONS: dict[str, type[BaseModel]] = {
     "models": ModelSection,
     "slo": SloSection,
     "server": ServerSection,
+    "tls": TlsSection,
     "load": LoadSection,
     "measure": MeasureSection,
     "search": SearchSection,

@@ -75,9 +75,13 @@ def _anchored(scenario: Scenario, source: Path) -> Scenario:
         )
         for model in scenario.models
     )
-    trace = scenario.load.trace
+    trace, tls = scenario.load.trace, scenario.server.tls
     load_section = scenario.load.model_copy(update={"trace": trace and at(trace)})
-    return scenario.model_copy(update={"models": models, "load": load_section})
+    if tls is not None:
+        files = {key: getattr(tls, key) for key in ("ca", "client_cert", "client_key")}
+        tls = tls.model_copy(update={key: path and at(path) for key, path in files.items()})
+    server = scenario.server.model_copy(update={"tls": tls})
+    return scenario.model_copy(update={"models": models, "load": load_section, "server": server})
 
 
 def _neighbours(path: Path) -> str:

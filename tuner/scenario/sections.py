@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     NonNegativeInt,
     PositiveFloat,
@@ -20,8 +18,10 @@ from pydantic import (
     model_validator,
 )
 
-from tuner.scenario.containers import CONTAINER_WORDS, DOCKER_KEYS, parse_mount
+from tuner.scenario.containers import CONTAINER_WORDS, parse_mount
 from tuner.scenario.flags import Flag, check_flags, check_thread_pools
+from tuner.scenario.launchers import ADDRESS, KEYS_OF, PAGE_URL
+from tuner.scenario.traffic import LoadSection, Section, TlsSection
 from tuner.served import ServedModel, served_models
 from tuner.slo import Slo
 
@@ -32,18 +32,7 @@ def shown(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_key_is_a_truth_value(cls, value: Any) -> Any:
-        if isinstance(value, bool):  # which would count as 1 or 0 where a number is expected
-            raise ValueError(f"expected a value, got {str(value).lower()}")  # noqa: TRY004
-        return value
-
-
-class ModelSection(_Section):
+class ModelSection(Section):
     """A SavedModel and how it is asked."""
 
     path: Path = Field(description="Directory that holds the numeric version directories.")
@@ -109,14 +98,23 @@ class ModelSection(_Section):
         return {int(rows): weight for rows, weight in self.rows.items()}
 
 
-class ServerSection(_Section):
+class ServerSection(Section):
     """Which server is started, and with what."""
 
-    launcher: Literal["embedded", "binary", "docker"] = Field(
+    launcher: Literal["embedded", "binary", "docker", "running"] = Field(
         "embedded",
         description="`embedded` ships with the project, `binary` is TensorFlow's own, `docker` "
-        "starts an image.",
+        "starts an image; a `running` one is measured as it is.",
     )
+    address: str = Field(
+        "",
+        description="running: `HOST:PORT` or `unix:PATH`; spoken to over TLS where there is a "
+        "section [server.tls].",
+    )
+    metrics_url: str = Field(
+        "", description="running: the http:// address of its Prometheus page, if it has one."
+    )
+    tls: TlsSection | None = Field(None, description="running: TLS, and whom to trust.")
     binary: str = Field(
         "tensorflow_model_server", description="Name on the PATH, or path, of the binary."
     )
@@ -175,13 +173,35 @@ class ServerSection(_Section):
             parse_mount(text)
         return mounts
 
+    @field_validator("address")
+    @classmethod
+    def _addresses_name_a_port(cls, address: str) -> str:
+        if address and not re.fullmatch(ADDRESS, address):
+            raise ValueError(f'expected HOST:PORT, [IPv6]:PORT or unix:PATH, got "{address}"')
+        return address
+
+    @field_validator("metrics_url")
+    @classmethod
+    def _metrics_are_a_page(cls, url: str) -> str:
+        if url and not re.fullmatch(PAGE_URL, url):
+            raise ValueError(f'expected http://HOST:PORT/PATH, got "{url}"')
+        return url
+
     @model_validator(mode="after")
-    def _docker_alone_has_containers(self) -> Self:
+    def _keys_fit_the_launcher(self) -> Self:
+        if (self.launcher == "running") != bool(self.address):
+            raise ValueError('launcher = "running" and address = "HOST:PORT" belong together')
         fields = type(self).model_fields
-        given = [key for key in DOCKER_KEYS if getattr(self, key) != fields[key].default]
-        if given and self.launcher != "docker":
+        given = {key for key in fields if getattr(self, key) != fields[key].default}
+        for launcher, keys, whose in KEYS_OF:
+            if self.launcher != launcher and (wrong := [key for key in keys if key in given]):
+                raise ValueError(
+                    f'{wrong[0]} is for {whose}; set launcher = "{launcher}", or remove {wrong[0]}'
+                )
+        if self.launcher == "running" and self.flags:
             raise ValueError(
-                f'{given[0]} is for containers; set launcher = "docker", or remove {given[0]}'
+                "flags: the server runs already, with flags of its own; remove them, or let the "
+                'tuner start it (launcher = "binary" or "docker")'
             )
         return self
 
@@ -192,45 +212,7 @@ class ServerSection(_Section):
         return flags
 
 
-class LoadSection(_Section):
-    """The requests' arrival, and who sends them."""
-
-    arrivals: Literal["poisson", "constant", "bursts", "trace"] = Field(
-        "poisson", description="Open-loop arrival process."
-    )
-    burst_cv: PositiveFloat | None = Field(
-        None,
-        description="Coefficient of variation of the gaps between `bursts`; 1 is Poisson, more is "
-        "burstier.",
-    )
-    trace: Path | None = Field(None, description="File of arrival offsets in seconds, one a line.")
-    engine: Literal["http2", "grpcio"] = Field(
-        "http2",
-        description="The load generator's client; `grpcio` is the cross-check.",
-    )
-    connections: PositiveInt = Field(1, description="Connections of each generator process.")
-    processes: PositiveInt = Field(
-        1, description="Generator processes that share out the load; one suffices nearly always."
-    )
-    concurrency: PositiveInt = Field(
-        64, description="Requests outstanding in the closed loop that finds the peak."
-    )
-    outstanding_limit: PositiveInt = Field(
-        1024, description="An open-loop level ends as saturated at this many unanswered requests."
-    )
-    deadline_ms: PositiveFloat = Field(10_000.0, description="Deadline of every request.")
-    cpus: str = Field("auto", description="`auto`, `all`, or a list: processors of the generator.")
-
-    @model_validator(mode="after")
-    def _arrivals_have_what_they_need(self) -> Self:
-        if (self.arrivals == "trace") != (self.trace is not None):
-            raise ValueError('arrivals = "trace" and trace = "FILE" belong together')
-        if (self.arrivals == "bursts") != (self.burst_cv is not None):
-            raise ValueError('arrivals = "bursts" and burst_cv = 2.0 belong together')
-        return self
-
-
-class SloSection(_Section):
+class SloSection(Section):
     """The latency promise. At least one limit."""
 
     p50_ms: PositiveFloat | None = None
@@ -261,7 +243,7 @@ class SloSection(_Section):
         )
 
 
-class MeasureSection(_Section):
+class MeasureSection(Section):
     """How long is measured, and how finely the sustainable rate is bracketed."""
 
     window_s: PositiveFloat = Field(4.0, description="Shortest measuring window of a load level.")
@@ -288,7 +270,7 @@ class MeasureSection(_Section):
         return self
 
 
-class SpaceSection(_Section):
+class SpaceSection(Section):
     """The values each parameter may take."""
 
     max_batch_size: tuple[PositiveInt, ...] = (4, 8, 16, 32, 64, 128)
@@ -331,7 +313,7 @@ class SpaceSection(_Section):
         return {name: tuple(dict.fromkeys(values)) for name, values in flags.items()}
 
 
-class SearchSection(_Section):
+class SearchSection(Section):
     """How many configurations are measured, and how they are chosen."""
 
     trials: PositiveInt = Field(12, description="Server starts of the search, baselines included.")
@@ -366,7 +348,7 @@ class SearchSection(_Section):
     space: SpaceSection = SpaceSection()
 
 
-class Scenario(_Section):
+class Scenario(Section):
     """One tuning job, complete."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]

@@ -99,9 +99,11 @@ def speaks_http2(port: int) -> bool:
     return len(head) == _FRAME_HEAD and head[3] == _SETTINGS
 
 
-def fetch(port: int, path: str, timeout_s: float = SCRAPE_S) -> str | None:
+def fetch(
+    port: int, path: str, timeout_s: float = SCRAPE_S, *, host: str = "127.0.0.1"
+) -> str | None:
     """GET a page of the server's HTTP port, through no proxy; None where it cannot be had."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
+    connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
     try:
         connection.request("GET", path)
         response = connection.getresponse()

@@ -11,6 +11,7 @@ from tuner.measure.curve import notes
 from tuner.measure.gpu import GpuMeter
 from tuner.records import Doubt, Failure, TrialRecord
 from tuner.server.launcher import Server
+from tuner.trial.asked import generator_for
 from tuner.trial.climb import climb, index_of, ladder_from
 from tuner.trial.levels import Levels
 from tuner.trial.overload import overload_test
@@ -115,16 +116,12 @@ def measured(levels: Levels, record: TrialRecord) -> TrialRecord:
 
 
 def _generator(bench: Bench, server: Server, stack: ExitStack) -> Generator:
-    load = bench.scenario.load
     return stack.enter_context(
-        Generator(
+        generator_for(
+            bench.scenario,
             server.endpoint.address,
             bench.pool,
-            engine=load.engine,
-            deadline_s=load.deadline_ms / 1000,
             cpus=bench.generator_cpus,
-            connections=load.connections,
-            processes=load.processes,
             usable_rps=bench.usable_rps,
         )
     )

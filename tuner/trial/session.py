@@ -36,6 +36,10 @@ def _probe(levels: Levels) -> None:
         return
     levels.server.check()
     text = f"the first request failed: {failed.code}: {failed.text}"
+    if levels.bench.scenario.server.launcher == "running":
+        raise HostError(
+            text, hint="check server.address and [server.tls], and the model's name and version"
+        )
     if levels.task.config.batching is None:
         raise ModelError(
             text, hint="the model does not answer even unbatched; check model.* and inputs"
