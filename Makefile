@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart example test lint fuzz bench bench-loadgen lock clean
+.PHONY: help setup quickstart example test lint fuzz bench bench-loadgen bench-search docs lock clean
 
 help:  ## Show the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +67,9 @@ bench-loadgen: $(READY)  ## Measure load generators side by side (Debian: nghttp
 
 bench-search: $(READY)  ## Replay every sampler on recorded grids: starts until near the best
 	$(BIN)/python benchmarks/search/replay.py
+
+docs: $(READY)  ## Write docs/scenario.md from the scenario's own descriptions
+	$(BIN)/tuner schema --format markdown --out docs/scenario.md
 
 # Needs uv (pip install uv). The override in pyproject.toml keeps TensorFlow from coming twice.
 lock:  ## Resolve pyproject.toml into requirements.lock

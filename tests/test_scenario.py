@@ -382,3 +382,21 @@ def unknown_keys(value, schema, definitions):
             yield key
         else:
             yield from unknown_keys(inner, schema["properties"][key], definitions)
+
+
+def test_the_reference_page_is_that_of_this_format():
+    page = Path(__file__).parents[1] / "docs" / "scenario.md"
+    assert page.read_text(encoding="utf-8") == scenario.markdown(), "run: make docs"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "| `p99_ms` | number |  | 99 % of the requests are answered within this. |",
+        "| `num_batch_threads` | list of whole numbers | `[1, 2, 4]` | Batches",
+        "| `flags` | table of values |  | Further flags",
+        "| `path` | path | required | Directory",
+    ],
+)
+def test_the_reference_names_what_a_key_takes_and_its_default(row):
+    assert row in scenario.markdown()

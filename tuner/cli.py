@@ -410,17 +410,25 @@ def init(model_dir: Path, out: Path | None) -> None:
 
 @main.command()
 @click.option("--out", type=FILE, help="File to write; standard output without it.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["json", "markdown"]),
+    default="json",
+    show_default=True,
+    help="JSON Schema for programs, or a page for people.",
+)
 @guarded
-def schema(out: Path | None) -> None:
-    """Write the JSON Schema of scenario files, for completion in editors.
+def schema(out: Path | None, form: str) -> None:
+    """Write the format of scenario files, for completion in editors or for reading.
 
     \b
     Example:  tuner schema --out scenario.schema.json
     """  # noqa: D301
-    from tuner.scenario import json_schema
+    from tuner.scenario import json_schema, markdown
     from tuner.store import write_atomically
 
-    text = json.dumps(json_schema(), indent=2) + "\n"
+    text = markdown() if form == "markdown" else json.dumps(json_schema(), indent=2) + "\n"
     if out is None:
         click.echo(text, nl=False)
     else:

@@ -3,6 +3,7 @@
 from tuner.scenario.containers import parse_mount
 from tuner.scenario.flags import OP_THREADS
 from tuner.scenario.reading import json_schema, load, parse
+from tuner.scenario.reference import markdown
 from tuner.scenario.sections import (
     MeasureSection,
     ModelSection,
@@ -27,6 +28,7 @@ __all__ = [
     "TlsSection",
     "json_schema",
     "load",
+    "markdown",
     "parse",
     "parse_mount",
 ]

@@ -215,11 +215,21 @@ class ServerSection(Section):
 class SloSection(Section):
     """The latency promise. At least one limit."""
 
-    p50_ms: PositiveFloat | None = None
-    p90_ms: PositiveFloat | None = None
-    p95_ms: PositiveFloat | None = None
-    p99_ms: PositiveFloat | None = None
-    p999_ms: PositiveFloat | None = None
+    p50_ms: PositiveFloat | None = Field(
+        None, description="Half of the requests are answered within this."
+    )
+    p90_ms: PositiveFloat | None = Field(
+        None, description="90 % of the requests are answered within this."
+    )
+    p95_ms: PositiveFloat | None = Field(
+        None, description="95 % of the requests are answered within this."
+    )
+    p99_ms: PositiveFloat | None = Field(
+        None, description="99 % of the requests are answered within this."
+    )
+    p999_ms: PositiveFloat | None = Field(
+        None, description="99.9 % of the requests are answered within this."
+    )
     max_error_rate: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
         0.0, description="Share of requests that may fail."
     )
@@ -273,9 +283,16 @@ class MeasureSection(Section):
 class SpaceSection(Section):
     """The values each parameter may take."""
 
-    max_batch_size: tuple[PositiveInt, ...] = (4, 8, 16, 32, 64, 128)
-    batch_timeout_micros: tuple[NonNegativeInt, ...] = (0, 1_000, 2_000, 5_000, 10_000)
-    num_batch_threads: tuple[PositiveInt, ...] = (1, 2, 4)
+    max_batch_size: tuple[PositiveInt, ...] = Field(
+        (4, 8, 16, 32, 64, 128), description="Rows in a batch, at most."
+    )
+    batch_timeout_micros: tuple[NonNegativeInt, ...] = Field(
+        (0, 1_000, 2_000, 5_000, 10_000),
+        description="How long an idle thread lets a batch wait for more rows.",
+    )
+    num_batch_threads: tuple[PositiveInt, ...] = Field(
+        (1, 2, 4), description="Batches that run at the same time, at most."
+    )
     allowed_batch_sizes: tuple[Literal["any", "powers_of_two", "linear"], ...] = Field(
         ("any",),
         description="Sizes that batches are padded to: none, 1 2 4 8 ..., or even steps.",
@@ -351,7 +368,9 @@ class SearchSection(Section):
 class Scenario(Section):
     """One tuning job, complete."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = Field(
+        description="Names the run's folder: letters, digits, dots, dashes."
+    )
     seed: NonNegativeInt = Field(1, description="Of arrivals, payloads and the sampler.")
     models: Annotated[tuple[ModelSection, ...], Field(min_length=1)]
     slo: SloSection
