@@ -6,6 +6,7 @@ of `server/fake_server.py`); Python and its packages are this host's own, mounte
 """
 
 import gc
+import hashlib
 import io
 import sys
 import tarfile
@@ -19,22 +20,28 @@ REPOSITORY = Path(__file__).parents[1]
 FAKE = REPOSITORY / "tests" / "server" / "fake_server.py"
 VERSION = "TensorFlow ModelServer: 2.19.0"
 
-EMBEDDED_IMAGE = "tuner-test/embedded:1"
-FAKE_IMAGE = "tuner-test/fake:1"
-EMPTY_IMAGE = "tuner-test/empty:1"
-
-SCRIPTS = {
-    EMBEDDED_IMAGE: f"""\
+EMBEDDED = f"""\
 import sys
 if "--version" in sys.argv:
     print("{VERSION} (the embedded server)")
     sys.exit()
 from tuner.server.embedded.__main__ import main
 main(sys.argv[1:])
-""",
-    FAKE_IMAGE: f"exec(compile(open({str(FAKE)!r}).read(), {str(FAKE)!r}, 'exec'))\n",
-    EMPTY_IMAGE: None,
-}
+"""
+FAKED = f"exec(compile(open({str(FAKE)!r}).read(), {str(FAKE)!r}, 'exec'))\n"
+
+
+def _image(kind: str, script: str | None) -> str:
+    """A name that follows from the content, so that other checkouts' tests have other images."""
+    text = f"{sys.executable} {script}"
+    return f"tuner-test/{kind}:{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+EMBEDDED_IMAGE = _image("embedded", EMBEDDED)
+FAKE_IMAGE = _image("fake", FAKED)
+EMPTY_IMAGE = _image("empty", None)
+
+SCRIPTS = {EMBEDDED_IMAGE: EMBEDDED, FAKE_IMAGE: FAKED, EMPTY_IMAGE: None}
 
 
 def mounts() -> list[str]:
@@ -63,8 +70,13 @@ def engine_or_why_not() -> Engine | str:
 
 
 def build(engine: Engine) -> None:
-    """Put the images onto an engine."""
+    """Put the images onto an engine that lacks them.
+
+    An image of a tag is never made twice: another run of the tests may be using it.
+    """
     for name, script in SCRIPTS.items():
+        if engine.image(name) is not None:
+            continue
         repository, _, tag = name.partition(":")
         engine.client.api.import_image_from_data(
             _root(script), repository, tag, changes=["ENV PATH=/opt/serving/bin:/usr/bin"]

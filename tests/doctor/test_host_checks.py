@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from containers import FAKE_IMAGE, mounts
 
 from tuner.doctor.host import (
     check_clocks,
@@ -81,28 +82,61 @@ def test_no_control_groups_are_no_quota(tmp_path):
     assert cpu_quota(tmp_path, tmp_path / "missing") is None
 
 
-def test_a_real_quota_is_seen_from_inside():
-    group = CGROUP / f"tuner-test-{os.getpid()}"
-    try:
-        group.mkdir()
-    except OSError:
-        pytest.skip("this machine does not let us make a control group")
-    try:
-        if not (group / "cpu.max").exists():
-            pytest.skip("the cpu controller is not handed down here")
-        (group / "cpu.max").write_text("50000 100000")
-        script = (
-            "import os, pathlib, sys\n"
-            "pathlib.Path(sys.argv[1], 'cgroup.procs').write_text(str(os.getpid()))\n"
-            "from tuner.doctor.host import cpu_quota\n"
-            "print(cpu_quota())\n"
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", script, str(group)], capture_output=True, text=True, check=True
-        )
-        assert done.stdout == "0.5\n"
-    finally:
-        group.rmdir()
+QUOTAS = {
+    CGROUP: {"cpu.max": "50000 100000"},
+    CGROUP / "cpu": {"cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": "50000"},
+}
+"""Half a processor, in control groups of either version, by where they are mounted."""
+
+
+@pytest.fixture
+def half_a_processor():
+    """A control group with a real quota; a skip that says why where none can be made."""
+    for root, settings in QUOTAS.items():
+        group = root / f"tuner-test-{os.getpid()}"
+        try:
+            group.mkdir()
+        except OSError:
+            continue
+        try:
+            if all((group / name).exists() for name in settings):
+                for name, value in settings.items():
+                    (group / name).write_text(value)
+                yield group
+                return
+        finally:
+            group.rmdir()
+    pytest.skip("no control group with the cpu controller can be made here")
+
+
+def test_a_real_quota_is_seen_from_inside(half_a_processor):
+    script = (
+        "import os, pathlib, sys\n"
+        "pathlib.Path(sys.argv[1], 'cgroup.procs').write_text(str(os.getpid()))\n"
+        "from tuner.doctor.host import cpu_quota\n"
+        "print(cpu_quota())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(half_a_processor)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "0.5\n"
+
+
+@pytest.mark.docker
+def test_the_quota_of_a_container_is_seen_from_inside(docker_engine):
+    """What `docker run --cpus=0.5` gives."""
+    said = docker_engine.client.containers.run(
+        FAKE_IMAGE,
+        entrypoint=[sys.executable, "-c"],
+        command=["from tuner.doctor.host import cpu_quota; print(cpu_quota())"],
+        nano_cpus=500_000_000,
+        volumes=[f"{mount}:ro" for mount in mounts()],
+        remove=True,
+    )
+    assert said == b"0.5\n"
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def test_an_image_with_a_typo():
 def test_an_image_without_the_server():
     with pytest.raises(HostError) as caught:
         opened(EMPTY_IMAGE).identify()
-    assert '"tuner-test/empty:1" cannot start tensorflow_model_server' in caught.value.message
+    assert f'"{EMPTY_IMAGE}" cannot start tensorflow_model_server' in caught.value.message
     assert "No such file or directory" in caught.value.message
 
 

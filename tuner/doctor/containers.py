@@ -6,7 +6,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from tuner.doctor.finding import Finding, Report, caught
-from tuner.doctor.known import ERRORS
 from tuner.measure.gpu import Driver, driver
 from tuner.scenario import Scenario
 from tuner.server.containers import images
@@ -81,9 +80,8 @@ def check_gpu_number(scenario: Scenario, devices: Path = DEVICES) -> Finding:
     """Whether the host has GPUs, and whether one model is given several."""
     there = sorted(path.name for path in devices.glob("nvidia[0-9]*"))
     if not there:
-        known = next(known for known in ERRORS if known.check == "gpu-devices")
         return Finding(
-            known.check,
+            "gpu-devices",
             "red",
             f"server.gpus = {scenario.server.gpus!r}, but there are no /dev/nvidia* here",
             "check `nvidia-smi`; install NVIDIA's driver or load it (sudo modprobe nvidia), or "

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from tuner.doctor.known import recognise
 from tuner.errors import TunerError
+from tuner.server.known import recognise
 
 Light = Literal["green", "yellow", "red"]
 """green: fine. yellow: works, with a caveat for the figures. red: `tuner tune` would fail."""

@@ -8,7 +8,6 @@ from tuner.clock import NS_PER_S
 from tuner.commands.bench import launcher_of, part
 from tuner.commands.calibrate import calibrated
 from tuner.doctor.finding import Finding, Report, caught
-from tuner.doctor.known import recognise
 from tuner.doctor.models import Models
 from tuner.load.client import Tls
 from tuner.load.payload import build_pool
@@ -18,6 +17,7 @@ from tuner.records import OK, Samples, Status
 from tuner.scenario import Scenario
 from tuner.search.space import baselines
 from tuner.server.cpus import Placement
+from tuner.server.known import recognise
 from tuner.server.launcher import Server
 from tuner.trial.asked import generator_for, tls_for
 

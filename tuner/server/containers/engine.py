@@ -5,7 +5,6 @@ Every error of the docker package and of its transport enters here, and nowhere 
 
 import json
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,43 +18,10 @@ from docker.models.images import Image
 from docker.utils import kwargs_from_env
 
 from tuner.errors import HostError
+from tuner.server.known import ENGINE, named, recognise
 
 TIMEOUT_S = 60
 """How long the engine may think about one request."""
-
-REMEDIES = (
-    (
-        "could not select device driver",
-        "no GPU runtime: install the NVIDIA container toolkit, run `nvidia-ctk runtime configure "
-        "--runtime=docker` and restart Docker; or remove server.gpus",
-    ),
-    (
-        "nvidia-container-cli|libnvidia|nvidia-smi",
-        "the GPU driver of this host and the image do not fit: see that nvidia-smi works here, "
-        "then choose an image whose CUDA the driver supports",
-    ),
-    ("unknown or invalid runtime name|unknown runtime", "correct server.runtime"),
-    (
-        "port is already allocated|all ports are allocated|address already in use",
-        "no port of 127.0.0.1 is left to publish on: end what holds them, or widen "
-        "net.ipv4.ip_local_port_range",
-    ),
-    ("docker-init", "install docker-init beside the engine (on Debian the package tini)"),
-    (
-        "executable file not found|no such file or directory: unknown|exec format error",
-        "the image holds no tensorflow_model_server for this machine: correct server.image",
-    ),
-    ("bind source path does not exist", "correct server.mounts, or the model's path"),
-    ("no space left on device", "make room where the engine keeps its data"),
-    ("requested cpus are not available", "correct server.cpus"),
-    ("minimum memory limit|invalid memory|memory limit", "raise server.memory"),
-    (
-        "no such image|invalid reference format",
-        "correct server.image, such as tensorflow/serving:2.20.0",
-    ),
-    ("permission denied", "see that the engine may read what is mounted"),
-)
-"""What an engine's refusal means, by a pattern in its text, and what to do about it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,10 +104,14 @@ def _refusal(text: str) -> HostError:
             "the server's container was removed by somebody else",
             hint="leave containers labelled tuner.run alone; the run can be resumed",
         )
-    for pattern, remedy in REMEDIES:
-        if re.search(pattern, text, re.IGNORECASE):
-            return HostError(f"Docker refuses: {text}", hint=remedy)
-    return HostError(f"Docker refuses: {text}", hint="see the engine's log")
+    known = recognise(text, ENGINE)
+    if known is None and "permission denied" in text.lower():
+        return HostError(
+            f"Docker refuses: {text}", hint="see that the engine may read what is mounted"
+        )
+    return HostError(
+        f"Docker refuses: {text}", hint="see the engine's log" if known is None else known.remedy
+    )
 
 
 def _silence(where: str, text: str) -> HostError:
@@ -149,18 +119,14 @@ def _silence(where: str, text: str) -> HostError:
     if "Permission denied" in text or "PermissionError" in text:
         return HostError(
             f"{where}: no permission to talk to the Docker Engine",
-            hint="join the group docker (sudo usermod -aG docker $USER) and log in again",
+            hint=named("engine-permission").remedy,
         )
     if "paramiko" in text:
         return HostError(
             f"{where}: reaching an engine over ssh needs paramiko",
             hint="install it beside tuner: pip install 'docker[ssh]'",
         )
-    return HostError(
-        f"{where}: no Docker Engine answers",
-        hint="start it (sudo systemctl start docker), or name it with DOCKER_HOST or a docker "
-        "context; a run that was stopped can be resumed",
-    )
+    return HostError(f"{where}: no Docker Engine answers", hint=named("engine").remedy)
 
 
 def _client() -> docker.DockerClient:

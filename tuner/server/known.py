@@ -1,6 +1,10 @@
-"""Errors that operators of TensorFlow Serving meet, by their texts, with what mends them."""
+"""Errors that operators of TensorFlow Serving meet, by their texts, with what mends them.
+
+The one table of them: the launchers quote an error with its remedy, doctor names it as well.
+"""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -18,44 +22,50 @@ def _known(check: str, pattern: str, what: str, remedy: str) -> Known:
     return Known(check, re.compile(pattern, re.IGNORECASE | re.DOTALL), what, remedy)
 
 
-ERRORS = (
+ENGINE = (
     _known(
         "engine-permission",
-        r"permission denied.{0,200}docker|docker.{0,200}permission denied|"
+        r"permission denied.{0,80}(docker daemon|docker\.sock)|permissionerror\(13|"
         r"no permission to talk to the docker engine",
         "you may not use the Docker Engine's socket",
-        "sudo usermod -aG docker $USER, then log in again; or run the tuner as root",
+        "join the group docker (sudo usermod -aG docker $USER) and log in again; or run the tuner "
+        "as root",
     ),
     _known(
         "engine",
         r"cannot connect to the docker daemon|error while fetching server api version|"
         r"no docker engine answers|"
-        r"docker.{0,200}(connection refused|no such file or directory)",
+        r"docker daemon.{0,200}(connection refused|no such file or directory)",
         "the Docker Engine does not answer",
-        "sudo systemctl start docker; for an engine elsewhere set DOCKER_HOST or a docker context",
+        "start it (sudo systemctl start docker), or name it with DOCKER_HOST or a docker context; "
+        "a run that was stopped can be resumed",
     ),
     _known(
         "gpu-toolkit",
-        r"could not select device driver .{0,40}capabilities: \[\[gpu\]\]",
-        "Docker has no driver for GPUs: the NVIDIA Container Toolkit is not installed",
-        "install nvidia-container-toolkit, then: sudo nvidia-ctk runtime configure "
-        "--runtime=docker && sudo systemctl restart docker",
-    ),
-    _known(
-        "gpu-driver",
-        r"unsatisfied condition: cuda|cuda driver version is insufficient|"
-        r"forward compatibility was attempted on non supported hw",
-        "the NVIDIA driver is older than the image's CUDA",
-        "update the driver on the host, or choose an older image, such as "
-        "tensorflow/serving:2.13.1-gpu",
+        r"could not select device driver",
+        "Docker has no driver for GPUs: the NVIDIA container toolkit is not installed",
+        "install the NVIDIA container toolkit, run `sudo nvidia-ctk runtime configure "
+        "--runtime=docker` and restart Docker; or remove server.gpus",
     ),
     _known(
         "gpu-devices",
-        r"no /dev/nvidia\*|nvidia-container-cli: initialization error|"
-        r"failed call to cuinit|no cuda-capable device",
-        "the server finds no GPU",
-        'set server.gpus, such as "device=0" or "all"; check `nvidia-smi` on the host (the driver '
-        "may not be loaded: sudo modprobe nvidia)",
+        r"nvidia-container-cli: initialization error",
+        "the engine finds no GPU",
+        "check `nvidia-smi` on the engine's host (the driver may not be loaded: sudo modprobe "
+        "nvidia), or remove server.gpus",
+    ),
+    _known(
+        "gpu-driver",
+        r"unsatisfied condition: cuda|nvidia-container-cli|libnvidia|nvidia-smi",
+        "the NVIDIA driver is older than the image's CUDA, or does not fit it",
+        "see that nvidia-smi works, then update the driver, or choose an image whose CUDA it "
+        "runs, such as tensorflow/serving:2.13.1-gpu",
+    ),
+    _known(
+        "runtime",
+        r"unknown or invalid runtime name|unknown runtime",
+        "the engine has no such runtime",
+        "correct server.runtime; `docker info` lists what the engine has",
     ),
     _known(
         "registry",
@@ -67,16 +77,74 @@ ERRORS = (
     _known(
         "image",
         r"pull access denied|manifest (for .{0,200})?(unknown|not found)|no such image|"
-        r"repository does not exist|not found: manifest|"
+        r"repository does not exist|not found: manifest|invalid reference format|"
         r"is not on this engine and cannot be pulled",
         "there is no such image",
-        "check server.image letter by letter; Docker Hub lists the tags of tensorflow/serving",
+        "check server.image letter by letter, such as tensorflow/serving:2.20.0; Docker Hub lists "
+        "its tags",
     ),
     _known(
         "port",
-        r"port is already allocated|address already in use|failed to buildandstart",
+        r"port is already allocated|all ports are allocated|address already in use|"
+        r"failed to buildandstart",
         "a port is taken",
-        "end what holds it (`ss -ltnp` names it); the tuner itself takes free ports",
+        "end what holds it (`ss -ltnp` names it); the tuner takes free ports itself: where none "
+        "is left, widen net.ipv4.ip_local_port_range",
+    ),
+    _known(
+        "init",
+        r"docker-init",
+        "the engine lacks its init process",
+        "install docker-init beside the engine (on Debian the package tini)",
+    ),
+    _known(
+        "program",
+        r"executable file not found|no such file or directory: unknown|exec format error",
+        "the image holds no tensorflow_model_server for this machine",
+        "correct server.image",
+    ),
+    _known(
+        "mount",
+        r"bind source path does not exist",
+        "a mount leads nowhere",
+        "correct server.mounts, or the model's path",
+    ),
+    _known(
+        "disk",
+        r"no space left on device",
+        "a disk is full",
+        "make room where the engine keeps its data",
+    ),
+    _known(
+        "cpus",
+        r"requested cpus are not available",
+        "the engine's host has not these processors",
+        "correct server.cpus",
+    ),
+    _known(
+        "memory-limit",
+        r"minimum memory limit|invalid memory|memory limit",
+        "the engine refuses the memory limit",
+        "raise server.memory",
+    ),
+)
+"""What the Docker Engine says, most telling first."""
+
+SERVER = (
+    _known(
+        "gpu-driver",
+        r"cuda driver version is insufficient|"
+        r"forward compatibility was attempted on non supported hw",
+        "the NVIDIA driver is older than the image's CUDA",
+        "update the driver on the host, or choose an older image, such as "
+        "tensorflow/serving:2.13.1-gpu",
+    ),
+    _known(
+        "gpu-devices",
+        r"no /dev/nvidia\*|failed call to cuinit|no cuda-capable device",
+        "the server finds no GPU",
+        'set server.gpus, such as "device=0" or "all"; check `nvidia-smi` on the host (the driver '
+        "may not be loaded: sudo modprobe nvidia)",
     ),
     _known(
         "model-name",
@@ -158,9 +226,14 @@ ERRORS = (
         "published one",
     ),
 )
-"""Most telling first: the first pattern that a text matches decides."""
+"""What the model server says, most telling first."""
 
 
-def recognise(text: str) -> Known | None:
-    """The error that a text quotes, or None where it is none of these."""
-    return next((known for known in ERRORS if known.pattern.search(text)), None)
+def recognise(text: str, errors: Sequence[Known] = (*ENGINE, *SERVER)) -> Known | None:
+    """The error that a text quotes, the first whose pattern it matches; None where it is none."""
+    return next((known for known in errors if known.pattern.search(text)), None)
+
+
+def named(check: str) -> Known:
+    """The first error of this name."""
+    return next(known for known in (*ENGINE, *SERVER) if known.check == check)

@@ -1,10 +1,8 @@
-"""Texts as operators meet them; those of a running server are met in test_live_checks.py."""
+"""Texts as operators meet them; doctor/test_live_checks.py meets those of a running server."""
 
 import pytest
 
-from tuner.doctor.finding import of_error, worst
-from tuner.doctor.known import recognise
-from tuner.errors import CandidateError, HostError
+from tuner.server.known import recognise
 
 
 @pytest.mark.parametrize(
@@ -44,6 +42,11 @@ from tuner.errors import CandidateError, HostError
             "registry",
         ),
         ('server.image: "x" is not on this engine and cannot be pulled: denied', "image"),
+        ("Unknown runtime specified nvidia: unknown or invalid runtime name: nvidia", "runtime"),
+        ("bind source path does not exist: /no/such", "mount"),
+        ("Requested CPUs are not available - requested 7, available: 0-1", "cpus"),
+        ("Minimum memory limit allowed is 6MB", "memory-limit"),
+        ("write /var/lib/docker/tmp/x: no space left on device", "disk"),
         ("manifest for tensorflow/serving:9.9.9 not found: manifest unknown", "image"),
         ("Bind for 127.0.0.1:8500 failed: port is already allocated", "port"),
         (
@@ -71,21 +74,10 @@ def test_errors_are_recognised_and_have_a_remedy(text, check):
     assert known.remedy
 
 
-def test_what_is_not_known_is_left_as_it_is():
+def test_what_is_not_known_is_none_of_these():
     assert recognise("the moon is full") is None
-    found = of_error("x", HostError("the moon is full", hint="wait"))
-    assert (found.check, found.what, found.remedy) == ("x", "the moon is full", "wait")
 
 
-def test_a_servers_log_tells_what_its_error_does_not():
-    error = CandidateError("it died", log_tail="... Could not find base path /m ...")
-    found = of_error("server", error)
-    assert (found.check, found.light) == ("model-path", "red")
-    assert found.what.endswith(": it died")
-    assert "/m" in found.detail
-
-
-def test_the_worst_light_of_many():
-    assert worst([]) == "green"
-    red = of_error("x", HostError("y"))
-    assert worst([red]) == "red"
+def test_an_engine_that_refuses_a_file_is_not_an_engine_that_may_not_be_used():
+    text = "Docker refuses: error mounting /srv/model: permission denied"
+    assert recognise(text) is None
