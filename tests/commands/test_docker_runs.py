@@ -1,6 +1,7 @@
 """The main job in containers: to its end, and through the loss of the engine and of the tuner."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -89,7 +90,18 @@ def private_engine():
     engine.close()
 
 
-def test_the_engine_lost_in_mid_trial_and_back_again(tmp_path, dense_model, private_engine):
+@pytest.mark.parametrize(
+    ("end", "message"),
+    [
+        (PrivateEngine.kill, "no Docker Engine answers"),
+        (PrivateEngine.stop, "stopped from outside|no Docker Engine answers"),
+    ],
+    ids=["crashed", "stopped"],
+)
+def test_the_engine_lost_in_mid_trial_and_back_again(
+    tmp_path, dense_model, private_engine, end, message
+):
+    """A crash leaves the server running; `systemctl stop docker` ends it first, politely."""
     engine = private_engine.start()
     build(engine)
     out = tmp_path / "results"
@@ -110,13 +122,16 @@ def test_the_engine_lost_in_mid_trial_and_back_again(tmp_path, dense_model, priv
     while not of_run(engine, run.path):
         time.sleep(0.05)
     time.sleep(1)
-    private_engine.kill()
+    begun = run.trials()
+    end(private_engine)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "no Docker Engine answers" in said
+    assert re.search(message, said), said
     assert f"tuner tune --resume {run.path}" in said
     assert "Traceback" not in said
     before = run.trials()
+    assert before[: len(begun)] == begun
+    assert not any(record.failure for record in before)  # it is not the configuration's fault
     engine.client.close()
 
     engine = private_engine.start()

@@ -6,7 +6,7 @@ import sys
 import textwrap
 
 import pytest
-from containers import EMPTY_IMAGE, FAKE, FAKE_IMAGE, scenario_lines
+from containers import EMBEDDED_IMAGE, EMPTY_IMAGE, FAKE, FAKE_IMAGE, scenario_lines
 from server.test_launchers import (
     BATCHED,
     death,
@@ -79,6 +79,22 @@ def test_limits_and_mounts_are_those_asked_for(tmp_path):
     assert host["CpusetCpus"] == "0"
     data = next(mount for mount in host["Mounts"] if mount["Target"] == "/data")
     assert not data.get("ReadOnly")
+
+
+@pytest.mark.slow
+def test_a_version_that_is_a_link_out_of_the_models_folder_is_found(exported, tmp_path):
+    """As where a store holds the files, and directories of models only point into it."""
+    version, base = tmp_path / "blobs" / "affine", tmp_path / "models" / "affine"
+    version.mkdir(parents=True)
+    base.mkdir(parents=True)
+    for entry in (exported / "affine" / "1").iterdir():
+        (version / entry.name).symlink_to(entry)
+    (base / "1").symlink_to(version)
+    launcher = open_docker(
+        scenario(base, scenario_lines(EMBEDDED_IMAGE)), None, lambda _text: None
+    )
+    with launcher.launch(BATCHED, tmp_path / "trial") as server:
+        server.check()
 
 
 def test_a_model_that_needs_more_memory_than_the_limit(tmp_path):

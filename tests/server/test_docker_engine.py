@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tuner.errors import HostError
+from tuner.server.containers import images
 from tuner.server.containers.ending import ending
 from tuner.server.containers.engine import Engine, connect, mapped
 from tuner.server.containers.gpus import gpu_names
@@ -210,6 +211,13 @@ def test_a_pull_shows_how_far_it_is():
     assert line == "pulling some/image:1 [######                  ] 5 of 20 MB"
     line = progress.told({"id": "a", "status": "Download complete"})
     assert line.endswith("10 of 20 MB")
+
+
+def test_of_an_images_digests_that_of_the_repository_asked_for_counts():
+    digests = ["other/place@sha256:0", "127.0.0.1:5000/some/image@sha256:1"]
+    assert images.digest_of(digests, "127.0.0.1:5000/some/image:2", "own") == "sha256:1"
+    assert images.digest_of(digests, "a/third", "own") == "sha256:0"
+    assert images.digest_of([], "a/third", "own") == "own"
 
 
 @pytest.mark.parametrize(

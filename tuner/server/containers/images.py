@@ -1,6 +1,6 @@
 """The server's image: found, pulled where it is absent, and known by its digest."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,11 +34,15 @@ def find(engine: Engine, name: str, notify: Callable[[str], None]) -> Image:
     if found is None:
         raise _absent(name, "the engine pulled something else")
     digests = found.attrs.get("RepoDigests") or ()
-    return Image(name=name, id=str(found.id), digest=_digest(digests, str(found.id)))
+    own = str(found.id)
+    return Image(name=name, id=own, digest=digest_of(digests, name, own))
 
 
-def _digest(digests: Iterable[str], own: str) -> str:
-    return next((text.partition("@")[2] for text in digests), own)
+def digest_of(digests: Sequence[str], name: str, own: str) -> str:
+    """The digest that an image has where it was pulled by `name`; its `own` id without any."""
+    repository, _ = parse_repository_tag(name)
+    known = dict(text.partition("@")[::2] for text in digests)
+    return known.get(repository) or next(iter(known.values()), own)
 
 
 def _pull(engine: Engine, name: str, notify: Callable[[str], None]) -> None:

@@ -10,6 +10,7 @@ from docker.types import DeviceRequest, LogConfig, Mount
 from tuner.scenario import Scenario, ServerSection, parse_mount
 from tuner.server.containers.engine import Engine
 from tuner.server.containers.images import Image
+from tuner.server.links import beyond
 
 ENTRYPOINT = "tensorflow_model_server"
 """Started directly: the image's own script is a shell that passes no signal on."""
@@ -35,7 +36,7 @@ def container_request(
     """Everything `client.containers.create` needs.
 
     `folders` are mounted where they lie on this host, so that a path means the same on both
-    sides, and a link from one into another holds. Raises HostError for an engine too old.
+    sides, and so is what the models' links lead to. Raises HostError for an engine too old.
     """
     server = scenario.server
     request: dict[str, Any] = {
@@ -79,12 +80,17 @@ def gpu_request(gpus: str | int) -> DeviceRequest:
 
 
 def _mounts(scenario: Scenario, folders: Sequence[Path]) -> list[Mount]:
-    own = dict.fromkeys([*folders, *(model.path for model in scenario.served)])
-    mounts = [Mount(str(path), str(path), type="bind", read_only=True) for path in own]
-    for text in scenario.server.mounts:
-        source, target, writable = parse_mount(text)
-        mounts.append(Mount(target, source, type="bind", read_only=not writable))
-    return mounts
+    models = [model.path for model in scenario.served]
+    asked = [parse_mount(text) for text in scenario.server.mounts]
+    there = [*folders, *(Path(target) for source, target, _ in asked if source == target)]
+    own = dict.fromkeys([*folders, *models, *beyond(models, there)])
+    return [
+        *(Mount(str(path), str(path), type="bind", read_only=True) for path in own),
+        *(
+            Mount(target, source, type="bind", read_only=not writable)
+            for source, target, writable in asked
+        ),
+    ]
 
 
 def _identity(server: ServerSection, engine: Engine) -> dict[str, Any]:
