@@ -16,12 +16,12 @@ from tuner.load.pool import RequestPool
 from tuner.server.cpus import place
 
 KEYS = {"engine", "requests_per_s", "cpu_us_per_request", "latency_floor_ms", "lag_p99_ms",
-        "null_server", "machine"}  # fmt: skip
+        "machine_lag_p99_ms", "null_server", "machine"}  # fmt: skip
 
 
 def calibration(engine="http2", rate=1000.0, **machine):
     described = calibrations.machine(place("auto", "auto")) | machine
-    return Calibration(engine, rate, 10.0, 0.1, 0.2, "nghttpd", described)
+    return Calibration(engine, rate, 10.0, 0.1, 0.2, 0.1, "nghttpd", described)
 
 
 @pytest.fixture
@@ -62,6 +62,7 @@ def test_the_contract_for_scripts(engine, cache):
     assert found["requests_per_s"] > 500
     assert 0 < found["cpu_us_per_request"] < 2000
     assert 0 < found["latency_floor_ms"] < 50
+    assert 0 < found["machine_lag_p99_ms"] < 100
     assert found["lag_p99_ms"] > 0
     assert (
         calibrations.known(engine, place("auto", "auto")).requests_per_s

@@ -108,6 +108,22 @@ def test_every_scheduled_request_is_one_sample(echo, pool, arrivals):
     assert 0 < samples.cpu_s < 10
 
 
+def test_a_bare_loop_sends_nothing_and_is_as_long(pool):
+    received = []
+    load = OpenLoop(rate_rps=200, duration_s=0.5, seed=4)
+    with (
+        serving(lambda request, _: received.append(request) or request) as (address, _),
+        Generator(address, pool) as generator,
+    ):
+        began = now_ns()
+        late_ns = generator.bare_loop(load)
+        assert now_ns() - began >= load.offsets_ns()[-1]
+        assert not received
+        generator.open_loop(load)
+    assert len(late_ns) == len(load.offsets_ns()) == len(received)
+    assert np.all(late_ns >= 0)
+
+
 def test_equal_seeds_send_equal_requests_at_equal_times(pool):
     received = []
 

@@ -47,7 +47,8 @@ class Calibration:
 
     `requests_per_s` and `cpu_us_per_request` are those of a closed loop with 64 outstanding
     requests of 174 bytes, `latency_floor_ms` the median at concurrency 1, `lag_p99_ms` how late
-    requests are sent in an open loop at 2,000/s.
+    requests are sent in an open loop at 2,000/s, and `machine_lag_p99_ms` how late a loop wakes
+    there that sends nothing.
     """
 
     engine: str
@@ -55,6 +56,7 @@ class Calibration:
     cpu_us_per_request: float
     latency_floor_ms: float
     lag_p99_ms: float
+    machine_lag_p99_ms: float
     null_server: str
     machine: dict[str, Any]
 
@@ -83,7 +85,7 @@ def calibrate(
     seconds: float = 2.0,
     notify: Callable[[str], None] = lambda _text: None,
 ) -> Calibration:
-    """Measure the generator for about four times `seconds`. Raises HostError or LoadError."""
+    """Measure the generator for about five times `seconds`. Raises HostError or LoadError."""
     placement = placement or place("auto", "auto")
     cpus = ",".join(map(str, sorted(placement.server)))
     guard = [sys.executable, "-I", "-S", str(GUARD), cpus, str(os.getpid()), "--"]
@@ -101,7 +103,9 @@ def calibrate(
             notify("requests per second")
             peak = generator.closed_loop(concurrency=CONCURRENCY, duration_s=seconds, seed=_SEED)
             notify("punctuality")
-            paced = generator.open_loop(OpenLoop(PACED_RPS, seconds, _SEED))
+            schedule = OpenLoop(PACED_RPS, seconds, _SEED)
+            machine_lag_ns = generator.bare_loop(schedule)
+            paced = generator.open_loop(schedule)
     failed = sum(int(np.count_nonzero(samples.status)) for samples in (floor, peak, paced))
     if failed:
         raise HostError(
@@ -115,6 +119,7 @@ def calibrate(
         cpu_us_per_request=peak.cpu_s / len(peak) * 1e6,
         latency_floor_ms=value_at(0.5, floor.latency_ns),
         lag_p99_ms=value_at(0.99, paced.lateness_ns),
+        machine_lag_p99_ms=value_at(0.99, machine_lag_ns),
         null_server=server.name,
         machine=machine(placement),
     )
@@ -160,6 +165,8 @@ def describe(calibration: Calibration) -> str:
         f"  processor time        {found.cpu_us_per_request:>10.1f}   us a request\n"
         f"  latency floor         {found.latency_floor_ms:>10.3f}   ms, median at concurrency 1\n"
         f"  lateness p99          {found.lag_p99_ms:>10.3f}   ms, open loop, {PACED_RPS:,.0f}/s\n"
+        f"  of that, the machine  {found.machine_lag_p99_ms:>10.3f}   ms, a loop that sends "
+        "nothing\n"
         f"  highest usable load   {found.usable_rps:>10,.0f}   requests/s, half of the ceiling"
     )
 

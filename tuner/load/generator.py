@@ -7,6 +7,7 @@ from typing import Self
 
 import numpy as np
 import psutil
+from numpy.typing import NDArray
 
 from tuner.clock import NS_PER_S, now_ns
 from tuner.errors import LoadError
@@ -136,6 +137,15 @@ class Generator:
         ] * parts
         blobs = [offsets_ns[number::parts].astype("<i8").tobytes() for number in range(parts)]
         return self._run(commands, blobs, load.duration_s, concurrency=None)
+
+    def bare_loop(self, load: OpenLoop) -> NDArray[np.int64]:
+        """How late the generator's process wakes at a schedule's instants, in ns, sending nothing.
+
+        That is the machine's own part in the lateness of `open_loop`.
+        """
+        offsets_ns = load.offsets_ns().astype("<i8").tobytes()
+        _, late_ns = self._processes[0].ask({"do": "bare_loop"}, offsets_ns, load.duration_s)
+        return np.frombuffer(late_ns, dtype="<i8").astype(np.int64)
 
     def long_run(self, load: OpenLoop, spool: Path, *, piece_s: float = 1.0) -> Spool:
         """Run a schedule of hours, whose samples go to files as they come.

@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 from tuner.errors import LoadError, TunerError, disk
 from tuner.http2.answers import StatusKey
-from tuner.load import wire
+from tuner.load import bare_loop, wire
 from tuner.load.client import Columns, Engine, engine_factory
 from tuner.load.http2_engine import Http2Engine
 from tuner.load.open_loop import OpenLoop
 from tuner.load.pool import RequestPool
+from tuner.load.priority import raise_priority
 
 PICKS = 1 << 16
 """Requests drawn ahead for a closed loop, whose number nobody knows; they then repeat."""
@@ -61,6 +62,12 @@ class Worker:
                 start_ns=command["start_ns"],
             )
         return self._samples(columns)
+
+    def bare_loop(self, _command: wire.Message, blob: bytes) -> Reply:
+        """Wake at the offsets that are the command's bytes, and send nothing."""
+        with _without_gc():
+            late_ns = bare_loop.lateness_ns(np.frombuffer(blob, dtype="<i8").astype(np.int64))
+        return {"ok": True}, late_ns.astype("<i8").tobytes()
 
     def closed_loop(self, command: wire.Message, _blob: bytes) -> Reply:
         """Keep a number of requests outstanding."""
@@ -160,6 +167,7 @@ def main() -> None:
         wire.write(replies, {"ok": True, "niceness": niceness, "models": models})
         handlers: dict[str, Callable[[wire.Message, bytes], Reply]] = {
             "open_loop": worker.open_loop,
+            "bare_loop": worker.bare_loop,
             "closed_loop": worker.closed_loop,
             "long_run": worker.long_run,
             "exercise": worker.exercise,
@@ -190,7 +198,7 @@ def _commands() -> SimpleQueue[tuple[wire.Message, bytes]]:
 def _settle(settings: wire.Message) -> int:
     """Take processors and priority before gRPC starts its threads, which inherit both.
 
-    Returns the niceness reached: raising the priority needs a privilege and is no must.
+    Returns the niceness reached.
     """
     if settings["cpus"] is not None:
         try:
@@ -201,17 +209,7 @@ def _settle(settings: wire.Message) -> int:
                 f"the load generator cannot run on processors {settings['cpus']}: {error}",
                 hint=f"this process may use processors {allowed}",
             ) from None
-    niceness = settings["niceness"]
-    with suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, niceness)
-    with suppress(OSError):
-        # A session of its own is a scheduling group of its own (sched(7), autogroup): niceness
-        # then counts inside it only, and against other sessions only the group's does.
-        Path("/proc/self/autogroup").write_text(str(niceness), encoding="ascii")
-    with suppress(OSError):
-        # Timers end up to 50 us late by default, to save power: more than all else adds here.
-        Path("/proc/self/timerslack_ns").write_text("1", encoding="ascii")
-    return os.getpriority(os.PRIO_PROCESS, 0)
+    return raise_priority(settings["niceness"])
 
 
 @contextmanager
