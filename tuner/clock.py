@@ -7,9 +7,8 @@ NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
 
 
-def now_ns() -> int:
-    """Read the monotonic clock, common to all processes of this machine since its boot."""
-    return time.monotonic_ns()
+now_ns = time.monotonic_ns
+"""Read the monotonic clock, common to all processes of this machine since its boot."""
 
 
 def utc_now() -> str:
@@ -20,7 +19,7 @@ def utc_now() -> str:
 def wait_until(at_ns: int | None) -> int:
     """Sleep until an instant of the monotonic clock and return it; None is now."""
     if at_ns is None:
-        return time.monotonic_ns()
-    while (left_ns := at_ns - time.monotonic_ns()) > 0:
+        return now_ns()
+    while (left_ns := at_ns - now_ns()) > 0:
         time.sleep(left_ns / NS_PER_S)
     return at_ns

@@ -65,8 +65,11 @@ def kinds(out):
 
 # --- many at once ---
 
+few_and_many = pytest.mark.parametrize("size", [40, 200])
+"""Read one by one, and as arrays."""
 
-@pytest.mark.parametrize("size", [1, 5, 6, 40])
+
+@pytest.mark.parametrize("size", [1, 5, 6, 40, 53, 54, 400])
 def test_whole_answers_in_a_row(size):
     connection = client(size)
     connection.receive(pack_answer(1, b"first"))
@@ -76,11 +79,12 @@ def test_whole_answers_in_a_row(size):
     assert connection.last_answer == (b"later" if size > 1 else b"first")
 
 
+@few_and_many
 @pytest.mark.parametrize("order", ["reversed", "interleaved", "heads first"])
-def test_answers_in_any_order_of_streams(order):
-    connection = client(20)
+def test_answers_in_any_order_of_streams(order, size):
+    connection = client(size)
     connection.receive(pack_answer(1, b"first") + pack_answer(3, b"first"))
-    streams = [2 * n + 1 for n in range(2, 20)]
+    streams = [2 * n + 1 for n in range(2, size)]
     whole = [pack_answer(stream, b"later") for stream in streams]
     if order == "reversed":
         data = b"".join(reversed(whole))
@@ -92,32 +96,35 @@ def test_answers_in_any_order_of_streams(order):
         assert head < length
         data = b"".join([a[:head] for a in whole] + [a[head:] for a in whole])
     connection.receive(data)
-    assert codes(connection) == ["OK"] * 20
+    assert codes(connection) == ["OK"] * size
 
 
-def test_one_bad_answer_among_many_fails_alone():
-    connection = client(40)
-    answers = [pack_answer(2 * n + 1, b"message") for n in range(40)]
-    answers[20] = pack_error(41, 8, "full")
+@few_and_many
+def test_one_bad_answer_among_many_fails_alone(size):
+    connection, half = client(size), size // 2
+    answers = [pack_answer(2 * n + 1, b"message") for n in range(size)]
+    answers[half] = pack_error(2 * half + 1, 8, "full")
     connection.receive(b"".join(answers))
-    assert codes(connection) == ["OK"] * 20 + ["RESOURCE_EXHAUSTED"] + ["OK"] * 19
+    assert codes(connection) == ["OK"] * half + ["RESOURCE_EXHAUSTED"] + ["OK"] * (half - 1)
 
 
-def test_an_answer_that_comes_twice_is_a_violation():
-    connection = client(40)
-    answers = [pack_answer(2 * n + 1, b"message") for n in range(30)]
+@few_and_many
+def test_an_answer_that_comes_twice_is_a_violation(size):
+    connection = client(size)
+    answers = [pack_answer(2 * n + 1, b"message") for n in range(size - 10)]
     connection.receive(b"".join(answers))
     connection.receive(b"".join(answers))
     assert connection.closing
-    assert codes(connection)[:31] == ["OK"] * 30 + [None]
+    assert codes(connection) == ["OK"] * (size - 10) + [None] * 10
     assert (frames.GOAWAY, 0) in kinds(connection.out)
 
 
-def test_answers_to_nothing_are_a_violation():
-    connection = client(40)
-    connection.receive(b"".join(pack_answer(2 * n + 1, b"message") for n in range(60)))
+@few_and_many
+def test_answers_to_nothing_are_a_violation(size):
+    connection = client(size)
+    connection.receive(b"".join(pack_answer(2 * n + 1, b"message") for n in range(size + 20)))
     assert connection.closing
-    assert codes(connection) == ["OK"] * 40
+    assert codes(connection) == ["OK"] * size
 
 
 def test_the_same_bytes_mean_something_else_once_the_table_has_changed():
@@ -143,11 +150,11 @@ def test_requests_in_bulk_are_the_frames_of_requests_one_by_one():
     for connection in (one, many):
         send(connection, 2)  # the first fills the peer's table
         connection.out.clear()
-    for pick in (0, 1) * 10:
+    for pick in (0, 1) * 30:
         send(one, 1, pick)
-    many.send([1] * 20, [0, 1] * 10, 1)
+    many.send([1] * 60, [0, 1] * 30, 1)
     assert b"".join(many.out) == b"".join(one.out)
-    assert many.ledger.message[2:22].tolist() == [0, 1] * 10
+    assert many.ledger.message[2:62].tolist() == [0, 1] * 30
 
 
 def test_windows_hold_requests_back_in_bulk_too():

@@ -80,6 +80,11 @@ class Channel:
             yield self.transport
         yield from self.retired
 
+    def expect(self, requests: int) -> None:
+        """Get memory for so many requests now, and not when one of them is due."""
+        if self.transport is not None:
+            self.transport.connection.ledger.reserve(requests)
+
     def send(self, intended_ns: Sequence[int], picks: Sequence[int], now_ns: int) -> None:
         """Send one request for each pick, or let it wait, or fail where nobody listens."""
         transport = self.transport

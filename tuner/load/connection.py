@@ -19,7 +19,7 @@ from tuner.http2.flow import ReceiveWindow
 from tuner.http2.frames import ErrorCode, Http2Error
 from tuner.http2.headers import Field, RepeatedBlock
 from tuner.http2.peer import MAX_FRAME_BYTES, RECEIVE_WINDOW, Peer, require_connection
-from tuner.load.layout import FEW, MANY_AT_FIRST, Layout, Layouts
+from tuner.load.layout import ENOUGH, FEW, MANY_AT_FIRST, Layout, Layouts
 from tuner.load.ledger import ANSWERED, APART, ASKED, ENDED, HEADED, Ledger, Rows
 from tuner.load.messages import MANY, Messages
 from tuner.load.statuses import Statuses
@@ -252,7 +252,7 @@ class ClientConnection(Peer[AnswerHead]):
 
     def _read_alike(self, data: bytes, at: int, end: int) -> int:
         """Take the frames at `at` that are laid out like earlier ones; return their end."""
-        while True:
+        while end - at >= frames.FRAME_HEAD_BYTES:
             layout = self._layouts.find(data, at)
             stop = at if layout is None else self._read_layout(layout, data, at, end)
             if stop == at:
@@ -263,19 +263,22 @@ class ClientConnection(Peer[AnswerHead]):
                 if stop == at:
                     return at
             at = stop
+        return at
 
     def _read_layout(self, layout: Layout, data: bytes, at: int, end: int) -> int:
-        begin, length = at, layout.length
-        at, size = self._read_some(layout, data, at, end), MANY_AT_FIRST
-        # Ever more at once, as long as all of them are alike: a long run is worth a comparison of
-        # all its bytes, and a short one is not.
-        while at - begin >= FEW * length and (count := min((end - at) // length, size)) >= FEW:
-            stop = self._read_many(layout, data, at, count)
-            whole = stop == at + count * length
-            at, size = stop, 4 * size
-            if not whole:
-                at = self._read_some(layout, data, at, end)
-                break
+        begin, length, size = at, layout.length, MANY_AT_FIRST
+        many = end - at >= ENOUGH * length
+        at = self._read_some(layout, data, at, at + FEW * length if many else end)
+        if many and at == begin + FEW * length:
+            # Ever more at once, as long as all of them are alike: a long run is worth a comparison
+            # of all its bytes, and a short one is not.
+            while (count := min((end - at) // length, size)) >= ENOUGH:
+                stop = self._read_many(layout, data, at, count)
+                whole = stop == at + count * length
+                at, size = stop, 4 * size
+                if not whole:
+                    break
+            at = self._read_some(layout, data, at, min(end, at + ENOUGH * length))
         if at > begin and layout.data_bytes:
             number = (at - begin) // length
             if increment := self._receiving.consume(number * layout.data_bytes):
@@ -305,12 +308,11 @@ class ClientConnection(Peer[AnswerHead]):
             ledger.ended += len(rows)
         return at + len(rows) * layout.length
 
-    def _read_some(self, layout: Layout, data: bytes, at: int, end: int) -> int:
-        """As `_read_layout`, one by one, and a few at most."""
+    def _read_some(self, layout: Layout, data: bytes, at: int, stop: int) -> int:
+        """As `_read_layout`, one by one, up to `stop` at most."""
         ledger, unpack, base = self.ledger, layout.unpack, self._base
         state, done, count, length = ledger.state_at, ledger.done_at, ledger.count, layout.length
         begins, ends, heads, payloads = layout.begins, layout.ends, layout.heads, layout.payloads
-        stop = min(end, at + FEW * length)
         while stop - at >= length:
             parts = unpack(data, at)
             if parts[0::3] != heads or parts[2::3] != payloads:

@@ -4,9 +4,9 @@ The schedule is absolute; all that is due goes out, then `select()` until the ne
 beside other clients is measured in `benchmarks/loadgen`.
 """
 
-import select
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from select import select
 from time import monotonic_ns, process_time
 from typing import Any
 
@@ -57,7 +57,9 @@ class Http2Engine:
             Channel(self._connect, self._strays, self._on_sockets_changed)
             for _ in range(connections)
         ]
-        self._open: list[Transport] = []
+        # Descriptors, as `select` would ask each transport for its own at every call.
+        self._open: dict[int, Transport] = {}
+        self._fds: list[int] = []
         self._sockets_changed = True
         self._sent = self._ended = 0
         self._last_answer = b""
@@ -121,17 +123,23 @@ class Http2Engine:
         give_up_outstanding: int | None,
     ) -> None:
         """Send each request when it is due, until `end_ns` or until too many are unanswered."""
-        number, count, chosen, due_ns = 0, len(due), picks.tolist(), due.tolist()
+        number, count, chosen, due_ns = 0, len(due), picks.tolist(), [*due.tolist(), _NEVER_NS]
         limit = _NEVER_NS if give_up_outstanding is None else give_up_outstanding
+        safe = 0  # up to here of the schedule, no more than `limit` can be outstanding
+        for channel in self._channels:
+            channel.expect(-(-count // len(self._channels)))
         while True:
             now_ns = monotonic_ns()
             # All that is due goes out before anything else: a late loop catches up in a burst.
-            if number < count and due_ns[number] <= now_ns:
-                room = limit + 1 - self._outstanding()
-                stop = min(bisect_right(due_ns, now_ns, number + 1), number + room)
+            if due_ns[number] <= now_ns:
+                if number == safe:
+                    safe = number + limit + 1 - self._outstanding()
+                stop = number + 1
+                if due_ns[stop] <= now_ns:
+                    stop = min(bisect_right(due_ns, now_ns, stop + 1), safe)
                 self._hand_over(due_ns, chosen, number, stop, now_ns)
                 number = stop
-                if self._outstanding() > limit:
+                if number == safe and self._outstanding() > limit:
                     return
             elif number == count and now_ns >= end_ns:
                 return
@@ -217,7 +225,10 @@ class Http2Engine:
         self._timer_ns = 0
 
     def _outstanding(self) -> int:
-        return sum(channel.outstanding for channel in self._channels)
+        number = 0
+        for channel in self._channels:
+            number += channel.outstanding
+        return number
 
     def _hand_over(
         self, due_ns: Sequence[int], chosen: Sequence[int], first: int, stop: int, now_ns: int
@@ -225,28 +236,41 @@ class Http2Engine:
         """Send the requests `first` to `stop` of the schedule, in turn over the connections."""
         channels, self._sent = self._channels, self._sent + stop - first
         step = len(channels)
+        if step == 1:
+            channels[0].send(due_ns[first:stop], chosen[first:stop], now_ns)
+            return
         for number in range(first, min(stop, first + step)):
             part = slice(number, stop, step)
             channels[number % step].send(due_ns[part], chosen[part], now_ns)
 
     def _turn(self, wake_ns: int) -> None:
         """Wait until something has arrived, until `wake_ns`, or until a timer is due."""
-        if self._sockets_changed:
-            self._sockets_changed = False
-            self._open = [transport for c in self._channels for transport in c.transports()]
-        writing = [transport for transport in self._open if transport.wants_write]
-        wait_s = (min(wake_ns - self._spin_ns, self._timer_ns) - monotonic_ns()) / NS_PER_S
-        readable, writable, _ = select.select(self._open, writing, (), max(wait_s, 0.0))
-        for transport in writable:
-            transport.write()
-        for transport in readable:
-            transport.read()
+        writing = [fd for fd, transport in self._open.items() if transport.wants_write]
+        if writing or self._sockets_changed:
+            writing = self._look_around()
+        wake_ns = min(wake_ns - self._spin_ns, self._timer_ns)
+        wait_s = (wake_ns - monotonic_ns()) / NS_PER_S
+        readable, writable, _ = select(self._fds, writing, (), max(wait_s, 0.0))
+        for fd in writable:
+            self._open[fd].write()
+        for fd in readable:
+            self._open[fd].read()
         for channel in self._channels:
             if channel.restless:
                 channel.pump(monotonic_ns())
         now_ns = monotonic_ns()
         if now_ns >= self._timer_ns:
             self._expire(now_ns)
+
+    def _look_around(self) -> list[int]:
+        """Find the sockets there are now, and those of them that wait to be writable.
+
+        One that is still connecting may get another descriptor with the server's next address.
+        """
+        self._sockets_changed = False
+        self._open = {item.fd: item for c in self._channels for item in c.transports()}
+        self._fds = list(self._open)
+        return [fd for fd, transport in self._open.items() if transport.wants_write]
 
     def _expire(self, now_ns: int) -> None:
         """End what has reached its deadline, and note a time before which nothing else will."""

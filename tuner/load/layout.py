@@ -17,8 +17,12 @@ from tuner.http2.grpc import PREFIX, PREFIX_BYTES
 from tuner.http2.headers import HeaderDecoder
 from tuner.load.ledger import ANSWERED, ASKED, ENDED, HEADED
 
+ENOUGH = 48
+"""Below this many at once, one by one is faster: a numpy call costs more than an answer does, and
+between two waits, when the processor's caches have gone cold, as much as several."""
+
 FEW = 6
-"""Below this many at once, one by one is faster."""
+"""How many are read one by one before it is worth to try many at once."""
 
 MANY_AT_FIRST = 64
 """How many are compared at once before it is known that so many are alike."""

@@ -73,7 +73,8 @@ class Ledger:
         grown = max(2 * capacity, self.count + rows)
         columns = []
         for column in self._columns():
-            larger = np.zeros(grown, column.dtype)
+            # Written to here, lest the kernel have to find its pages while requests are due.
+            larger = np.full(grown, 0, column.dtype)
             larger[: self.count] = column[: self.count]
             columns.append(larger)
         self._adopt(*columns)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tuner.http2 import frames
 from tuner.http2.grpc import pack_message
 
-MANY = 6
+MANY = 24
 """From this many requests at once, numpy builds their frames faster than one after another."""
 
 _EVEN_BYTES = 16_384

@@ -70,8 +70,9 @@ def target_of(address: str, tls: Tls | None) -> Target:
 class Transport:
     """One connected, or connecting, socket and what is said on it.
 
-    `lost` is the reason once the socket is closed. `wants_write` says that it waits to be
-    writable. The connection may be used from the start: what it has to say is sent when it can.
+    `fd` is the socket's descriptor, by which it is waited for. `lost` is the reason once it is
+    closed. `wants_write` says that it waits to be writable. The connection may be used from the
+    start: what it has to say is sent when it can.
     """
 
     def __init__(self, target: Target, connection: ClientConnection) -> None:
@@ -84,10 +85,6 @@ class Transport:
         self._shaking = target.tls is not None
         self._read_bytes = _READ_BYTES
         self._begin()
-
-    def fileno(self) -> int:
-        """The socket's descriptor, by which it is waited for."""
-        return self.fd
 
     def read(self) -> None:
         """Take what has arrived."""
@@ -210,9 +207,21 @@ class Transport:
             self.connection.receive(data)
 
     def _send_all(self, out: list[Buffer]) -> None:
+        plain = self._target.tls is None
         try:
             while out:
-                drop_sent(out, self._send(out))
+                pieces = out[:_PIECES_PER_SEND]
+                size = sum(map(len, pieces))
+                if len(pieces) == 1:
+                    sent = self._socket.send(pieces[0])
+                elif plain and size > _JOINED_BYTES:
+                    sent = self._socket.sendmsg(pieces)
+                else:
+                    sent = self._socket.send(b"".join(pieces))
+                if sent == size:
+                    del out[: len(pieces)]
+                else:
+                    drop_sent(out, sent)
         except (BlockingIOError, InterruptedError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
             self.wants_write = True
             return
@@ -220,11 +229,3 @@ class Transport:
             self.close(f"the connection broke: {error.strerror or error}")
             return
         self.wants_write = False
-
-    def _send(self, out: list[Buffer]) -> int:
-        if len(out) == 1:
-            return self._socket.send(out[0])
-        pieces = out[:_PIECES_PER_SEND]
-        if self._target.tls is None and sum(map(len, pieces)) > _JOINED_BYTES:
-            return self._socket.sendmsg(pieces)
-        return self._socket.send(b"".join(pieces))
