@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tuner.errors import InputError
-from tuner.load import arrivals
+from tuner.load import arrivals, traces
 from tuner.load.open_loop import OpenLoop
 
 
@@ -67,12 +67,15 @@ def test_trace_of_one_burst_at_a_rate(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("0\nsoon\n", r"trace.txt:2: expected an offset in seconds, got 'soon'"),
+        ("0\nsoon\n", r"trace.txt:2: expected a time in seconds, got 'soon'"),
         ("0\n-1\n", r"trace.txt:2: expected"),
         ("nan\n", r"trace.txt:1: expected"),
-        ("# c\n2\n1\n", r"trace.txt:3: 1 comes before the previous offset 2"),
-        ("# nothing\n", "holds no offset"),
+        ("# c\n2\n1\n", r"trace.txt:3: 1 comes before the time above it"),
+        ("# nothing\n", "holds no arrival"),
         ("5\n", "no arrival before 2 s"),
+        ("at\n0\n", "trace.txt:1: expected"),  # a header, but of no CSV
+        ("at,who\nat,who\n0,a\n", "trace.txt:2: expected"),
+        ("0,a\nat,who\n", "trace.txt:2: expected"),
     ],
 )
 def test_bad_trace_names_file_and_line(tmp_path, text, words):
@@ -136,8 +139,39 @@ def test_a_trace_at_another_speed(tmp_path):
     assert (arrivals.trace(path, 1.0, speed=4.0) / 1e6).tolist() == [125, 250]
 
 
-@pytest.mark.parametrize("kind", ["poisson", "constant", "bursts", "profile"])
-def test_a_schedule_in_pieces(kind):
+def test_a_trace_with_times_of_the_calendar_begins_with_its_first(tmp_path):
+    path = written(tmp_path, "1764000000.25\n1764000000.5\n1764000001.25\n")
+    assert (arrivals.trace(path, 5.0) / 1e6).round().tolist() == [0, 250, 1000]
+
+
+def test_of_a_csv_the_first_column_counts(tmp_path):
+    path = written(tmp_path, "# recorded\nstarted,path\n0.25,/a\n0.5,/b\n")
+    assert (arrivals.trace(path, 5.0) / 1e6).tolist() == [250, 500]
+
+
+def test_a_long_trace_is_read_to_its_end(tmp_path):
+    text = "".join(f"{number / 100}\n" for number in range(5 * traces.CHUNK_LINES + 7))
+    path = written(tmp_path, text)
+    found = traces.look_through(path)
+    assert (found.count, found.first_s) == (5 * traces.CHUNK_LINES + 7, 0.0)
+    assert len(arrivals.trace(path, 1000.0)) == found.count
+    # Two rounds and a half at a rate ten times as high.
+    assert len(arrivals.trace(path, 2.5 * found.count / 1000, rate_rps=1000)) == pytest.approx(
+        2.5 * found.count, abs=1
+    )
+
+
+def test_a_part_of_a_profile():
+    profile = [(0, 100), (50, 100), (50, 1000), (60, 0)]
+    assert arrivals.between(profile, 10, 20) == [(0, 100), (10, 100)]
+    assert arrivals.between(profile, 40, 50) == [(0, 100), (10, 100)]
+    assert arrivals.between(profile, 50, 55) == [(0, 1000), (5, 500)]
+    assert arrivals.between(profile, 40, 55) == [(0, 100), (10, 100), (10, 1000), (15, 500)]
+    assert arrivals.between(profile, 60, 70) == [(0, 0), (10, 0)]
+
+
+@pytest.mark.parametrize("kind", ["poisson", "constant", "bursts", "profile", "trace"])
+def test_a_schedule_in_pieces(kind, tmp_path):
     load = OpenLoop(
         None if kind == "profile" else 1000.0,
         10.0,
@@ -145,6 +179,7 @@ def test_a_schedule_in_pieces(kind):
         arrivals=kind,
         burst_cv=2.0 if kind == "bursts" else None,
         profile=((0, 1000), (10, 1000)) if kind == "profile" else (),
+        trace=written(tmp_path, "0\n1\n4\n5\n5.1\n") if kind == "trace" else None,
     )
     ends, pieces = zip(*load.pieces(0.3), strict=True)
     assert len(pieces) == 34
@@ -154,7 +189,7 @@ def test_a_schedule_in_pieces(kind):
         assert np.all(piece >= (end_s - 0.3 - 1e-6) * 1e9 if end_s < 10 else piece > 0)
     whole = np.concatenate(pieces)
     assert np.all(np.diff(whole) >= 0)
-    if kind == "poisson":
+    if kind in {"poisson", "profile"}:
         assert len(whole) == pytest.approx(10_000, rel=0.05)
         gaps = np.diff(whole)
         assert gaps.std() / gaps.mean() == pytest.approx(1, rel=0.05)

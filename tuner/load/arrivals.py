@@ -1,7 +1,7 @@
 """When requests are due: offsets drawn before the clock starts, and never changed by an answer."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,10 @@ from numpy.typing import NDArray
 
 from tuner.clock import NS_PER_S
 from tuner.errors import InputError
+from tuner.load import traces
+
+GAPS = 4_096
+"""Gaps drawn at once where each arrival depends on the one before."""
 
 Offsets = NDArray[np.int64]
 """Nanoseconds from the start of the run, ascending, all within its duration."""
@@ -32,7 +36,17 @@ def constant(rate_rps: float, duration_s: float) -> Offsets:
 
 
 def bursts(rate_rps: float, duration_s: float, cv: float, seed: int) -> Offsets:
-    """Arrivals with gamma gaps of mean 1 / rate and coefficient of variation `cv`.
+    """Arrivals of `endless_bursts` up to `duration_s`."""
+    parts = []
+    for times_s in endless_bursts(rate_rps, cv, seed):
+        parts.append(times_s[times_s < duration_s])
+        if len(parts[-1]) < len(times_s):
+            return _nanoseconds(np.concatenate(parts))
+    raise AssertionError("endless arrivals have ended")
+
+
+def endless_bursts(rate_rps: float, cv: float, seed: int) -> Iterator[NDArray[np.float64]]:
+    """Arrivals in seconds, GAPS at once, with gamma gaps of mean 1 / rate and variation `cv`.
 
     1 is Poisson, less is more regular, more comes in bursts. The gamma distribution of shape k
     and scale s has mean k s and coefficient of variation 1 / sqrt(k).
@@ -40,22 +54,19 @@ def bursts(rate_rps: float, duration_s: float, cv: float, seed: int) -> Offsets:
     rng = np.random.default_rng(seed)
     shape = 1 / cv**2
     scale_s = 1 / (rate_rps * shape)
-    gaps_s = np.empty(0)
-    while not len(gaps_s) or gaps_s.sum() < duration_s:
-        # n gaps last n / rate, give or take sqrt(n) cv / rate.
-        count = rate_rps * duration_s
-        more = math.ceil(count + 4 * cv * math.sqrt(count)) + 16
-        gaps_s = np.concatenate([gaps_s, rng.gamma(shape, scale_s, size=more)])
     # The first arrival lies somewhere within its gap, else every run would begin with a burst.
-    offsets_s = np.cumsum(gaps_s) - gaps_s[0] * rng.uniform()
-    return _nanoseconds(offsets_s[offsets_s < duration_s])
+    first_s = rng.gamma(shape, scale_s) * rng.uniform()
+    while True:
+        times_s = first_s + np.cumsum(rng.gamma(shape, scale_s, size=GAPS))
+        yield np.concatenate([[first_s], times_s[:-1]])
+        first_s = times_s[-1]
 
 
 Profile = Sequence[tuple[float, float]]
 """(seconds from the start, requests per second) at the corners of a load that changes."""
 
 
-def varying(profile: Profile, seed: int) -> Offsets:
+def varying(profile: Profile, seed: int | Sequence[int]) -> Offsets:
     """Poisson arrivals whose rate follows straight lines between the corners of `profile`.
 
     Two corners are a ramp; a step is two corners at the same time. Given their number, such
@@ -75,6 +86,32 @@ def varying(profile: Profile, seed: int) -> Offsets:
     left, rate, slope = expected - cumulative[piece], rates[:-1][piece], slopes[piece]
     root = np.sqrt(np.maximum(rate**2 + 2 * slope * left, 0))
     return _nanoseconds(times_s[:-1][piece] + 2 * left / np.maximum(rate + root, 1e-12))
+
+
+def between(profile: Profile, start_s: float, end_s: float) -> Profile:
+    """The part of a profile from `start_s` to `end_s`, its time counted from `start_s`."""
+    times_s, rates = _corners(profile)
+    # At a step the part takes the rate behind its start and before its end.
+    first = int(np.searchsorted(times_s, start_s, side="right"))
+    stop = int(np.searchsorted(times_s, end_s, side="left"))
+    inner = list(zip(times_s[first:stop].tolist(), rates[first:stop].tolist(), strict=True))
+    ends = [
+        _rate_at(times_s, rates, start_s, max(first - 1, 0)),
+        _rate_at(times_s, rates, end_s, max(stop - 1, 0)),
+    ]
+    whole = [(start_s, ends[0]), *inner, (end_s, ends[1])]
+    return [(at_s - start_s, rate) for at_s, rate in whole]
+
+
+def _rate_at(
+    times_s: NDArray[np.float64], rates: NDArray[np.float64], at_s: float, corner: int
+) -> float:
+    """The rate on the line that begins at `corner`; 0 beyond the last."""
+    if corner + 1 >= len(times_s):
+        return float(rates[-1]) if at_s == times_s[-1] else 0.0
+    length_s = times_s[corner + 1] - times_s[corner]
+    share = (at_s - times_s[corner]) / length_s if length_s > 0 else 0.0
+    return float(rates[corner] + share * (rates[corner + 1] - rates[corner]))
 
 
 def _corners(profile: Profile) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -100,74 +137,23 @@ def _corners(profile: Profile) -> tuple[NDArray[np.float64], NDArray[np.float64]
 def trace(
     path: Path, duration_s: float, rate_rps: float | None = None, *, speed: float = 1.0
 ) -> Offsets:
-    """Replay a text file with one offset in seconds a line; `#` starts a comment.
+    """Replay a recorded file (see `traces`) up to `duration_s`.
 
-    Without a rate the trace is replayed `speed` times as fast, up to `duration_s`. With one, its
-    time is stretched so that its mean rate becomes `rate_rps`, and it repeats until `duration_s`:
-    the bursts keep their shape at every load. Raises InputError naming file and line.
+    Without a rate it goes `speed` times as fast as recorded. With one, its time is stretched so
+    that its mean rate becomes `rate_rps`, and it repeats until `duration_s`: the bursts keep
+    their shape at every load. Raises InputError naming file and line.
     """
-    offsets_s = _read_trace(path)
-    if rate_rps is None:
-        offsets_s = offsets_s / speed
-    else:
-        offsets_s = _at_rate(offsets_s, rate_rps, duration_s)
-    within = offsets_s[offsets_s < duration_s]
-    if not len(within):
+    parts = []
+    for times_s in traces.replay(path, rate_rps, speed):
+        parts.append(times_s[times_s < duration_s])
+        if len(parts[-1]) < len(times_s):
+            break
+    if not any(map(len, parts)):
         raise InputError(
             f"{path}: holds no arrival before {duration_s:g} s",
-            hint="offsets are seconds from the start of the run, one a line",
+            hint="times are seconds from the start of the run, one a line",
         )
-    return _nanoseconds(within)
-
-
-def _at_rate(
-    offsets_s: NDArray[np.float64], rate_rps: float, duration_s: float
-) -> NDArray[np.float64]:
-    count = len(offsets_s)
-    relative = offsets_s - offsets_s[0]
-    period_s = count / rate_rps
-    # n arrivals span n - 1 gaps; the gap from the last to the next round's first is a mean one.
-    span_s = relative[-1] * count / max(count - 1, 1)
-    scaled = relative * (period_s / span_s) if span_s > 0 else relative
-    rounds = np.arange(math.ceil(duration_s / period_s)) * period_s
-    repeated: NDArray[np.float64] = (rounds[:, None] + scaled[None, :]).ravel()
-    return repeated
-
-
-def _read_trace(path: Path) -> NDArray[np.float64]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise InputError(
-            f"{path}: cannot be read: {reason}",
-            hint="name a text file with one arrival offset in seconds a line",
-        ) from None
-    offsets_s: list[float] = []
-    for number, line in enumerate(lines, start=1):
-        if text := line.partition("#")[0].strip():
-            offsets_s.append(_offset(text, offsets_s[-1] if offsets_s else 0.0, path, number))
-    if not offsets_s:
-        raise InputError(f"{path}: holds no offset", hint="write one offset in seconds a line")
-    return np.array(offsets_s)
-
-
-def _offset(text: str, previous_s: float, path: Path, line: int) -> float:
-    try:
-        offset_s = float(text)
-    except ValueError:
-        offset_s = math.nan
-    if not math.isfinite(offset_s) or offset_s < 0:
-        raise InputError(
-            f"{path}:{line}: expected an offset in seconds, got {text!r}",
-            hint="write one number of seconds from the start a line, such as 0.0125",
-        )
-    if offset_s < previous_s:
-        raise InputError(
-            f"{path}:{line}: {text} comes before the previous offset {previous_s:g}",
-            hint="sort the offsets in ascending order",
-        )
-    return offset_s
+    return _nanoseconds(np.concatenate(parts))
 
 
 def _nanoseconds(offsets_s: NDArray[np.float64]) -> Offsets:

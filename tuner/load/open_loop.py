@@ -1,15 +1,18 @@
 """An open-loop load as a value: what is asked of a generator, and the schedule drawn from it."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tuner.clock import NS_PER_S
 from tuner.load import arrivals as schedules
+from tuner.load import traces
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,33 +68,54 @@ class OpenLoop:
         return schedules.poisson(self.rate_rps, self.duration_s, self.seed)
 
     def pieces(self, piece_s: float) -> Iterator[tuple[float, schedules.Offsets]]:
-        """Draw the schedule in pieces: the end of each in seconds, and its offsets.
+        """Draw the schedule in pieces, however long: the end of each in seconds, its offsets.
 
-        Poisson and constant arrivals are drawn piece by piece, however long the run; others are
-        drawn whole first, at 8 bytes an arrival. Poisson arrivals differ from `offsets_ns`, as
-        every piece has a seed of its own; being without memory, they are as good.
+        No more than a piece is ever in memory. A trace and bursts are those of `offsets_ns` or
+        have its statistics; Poisson arrivals differ, as every piece has a seed of its own: being
+        without memory, they are as good. Raises InputError on a bad trace.
         """
-        count = math.ceil(self.duration_s / piece_s)
-        whole = None if self._by_pieces else self.offsets_ns()
-        for number in range(count):
-            start_s, end_s = number * piece_s, min((number + 1) * piece_s, self.duration_s)
-            if whole is None:
+        ends_s = [
+            min((number + 1) * piece_s, self.duration_s)
+            for number in range(math.ceil(self.duration_s / piece_s - 1e-9))
+        ]
+        if self.trace is not None:
+            chunks = traces.replay(self.trace, self.rate_rps, self.trace_speed)
+            yield from _cut(chunks, ends_s)
+        elif self.burst_cv is not None:
+            assert self.rate_rps is not None
+            yield from _cut(
+                schedules.endless_bursts(self.rate_rps, self.burst_cv, self.seed), ends_s
+            )
+        else:
+            for number, (start_s, end_s) in enumerate(pairwise([0.0, *ends_s])):
                 yield end_s, self._piece(number, start_s, end_s)
-            else:
-                edges = np.array([start_s, end_s]) * NS_PER_S
-                first, stop = np.searchsorted(whole, edges)
-                yield end_s, whole[first:stop]
-
-    @property
-    def _by_pieces(self) -> bool:
-        return self.arrivals in {"poisson", "constant"}
 
     def _piece(self, number: int, start_s: float, end_s: float) -> schedules.Offsets:
-        assert self.rate_rps is not None
-        if self.arrivals == "poisson":
-            drawn = schedules.poisson(self.rate_rps, end_s - start_s, [self.seed, number])
-            return drawn + round(start_s * NS_PER_S)
-        # The n-th arrival is due at n / rate; in floating point a little less may be whole.
-        first = math.ceil(start_s * self.rate_rps - 1e-6)
-        stop = math.ceil(end_s * self.rate_rps - 1e-6)
-        return (np.arange(first, stop) * (NS_PER_S / self.rate_rps)).astype(np.int64)
+        """Arrivals between two times, which do not depend on those before."""
+        if self.arrivals == "constant":
+            assert self.rate_rps is not None
+            # The n-th arrival is due at n / rate; in floating point a little less may be whole.
+            first = math.ceil(start_s * self.rate_rps - 1e-6)
+            stop = math.ceil(end_s * self.rate_rps - 1e-6)
+            return (np.arange(first, stop) * (NS_PER_S / self.rate_rps)).astype(np.int64)
+        profile = self.profile or ((0.0, self.rate_rps or 0.0), (end_s, self.rate_rps or 0.0))
+        part = schedules.between(profile, start_s, end_s)
+        if not any(rate for _, rate in part):
+            return np.empty(0, np.int64)
+        return schedules.varying(part, [self.seed, number]) + round(start_s * NS_PER_S)
+
+
+def _cut(
+    chunks: Iterable[NDArray[np.float64]], ends_s: Sequence[float]
+) -> Iterator[tuple[float, schedules.Offsets]]:
+    """Cut arrivals that come in chunks of seconds into pieces by their ends."""
+    left, stream = np.empty(0), iter(chunks)
+    for end_s in ends_s:
+        while not len(left) or left[-1] < end_s:
+            more = next(stream, None)
+            if more is None:
+                break
+            left = np.concatenate([left, more])
+        stop = int(np.searchsorted(left, end_s))
+        yield end_s, (left[:stop] * NS_PER_S).astype(np.int64)
+        left = left[stop:]
