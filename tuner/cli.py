@@ -262,6 +262,57 @@ def check(
 
 
 @main.command()
+@click.argument("scenario", type=FILE)
+@click.option("--params", type=FILE, help="Batching parameters file; without it, batching is off.")
+@click.option("--rate", type=click.FloatRange(0, min_open=True), metavar="RPS", help="The load.")
+@click.option("--duration", metavar="SPAN", help="How long: 8h, 90m or 45s.  [default: 60s]")
+@click.option("--window", metavar="SPAN", help="Length of a window.  [default: 10s, or shorter]")
+@click.option("--keep-samples", is_flag=True, help="Keep every request, 30 bytes each.")
+@click.option(
+    "--out", type=DIRECTORY, default=RESULTS, show_default=True, help="Where runs are kept."
+)
+@as_json
+@guarded
+def bench(
+    scenario: Path,
+    params: Path | None,
+    rate: float | None,
+    duration: str | None,
+    window: str | None,
+    keep_samples: bool,
+    out: Path,
+    json_: bool,
+) -> None:
+    """Drive one load for minutes or hours, and measure it window by window.
+
+    Memory does not grow with the run. Windows are written as they end; Ctrl-C keeps them. The
+    load is --rate, or what the scenario's load.profile (ramps and steps) or load.trace says.
+    A server that runs already can be named: server.launcher = "running".
+
+    \b
+    Example:  tuner bench scenarios/quickstart.toml --rate 400 --duration 8h
+    """  # noqa: D301
+    from tuner.commands.closing import print_curve
+    from tuner.commands.interrupting import INTERRUPTED
+    from tuner.commands.measure import as_json_text
+    from tuner.commands.one_load import Request
+    from tuner.commands.one_load import bench as run_bench
+    from tuner.commands.progress import Narrator
+
+    with Narrator() as narrator:
+        request = Request(scenario, params, rate, duration, window, keep_samples, out)
+        run, record = run_bench(request, narrator)
+    if json_:
+        click.echo(as_json_text(record))
+    else:
+        print_curve(record)
+        click.echo(f"windows: {run.path / 'trials' / '0000' / 'windows.jsonl'}")
+        click.echo(f"report: {run.path / 'report.html'}")
+    if any(note.code == "interrupted" for note in record.notes):
+        sys.exit(INTERRUPTED)
+
+
+@main.command()
 @click.argument("run", type=DIRECTORY)
 @as_json
 @guarded

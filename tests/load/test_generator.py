@@ -1,4 +1,5 @@
 import contextlib
+import itertools
 import os
 import signal
 import subprocess
@@ -278,6 +279,66 @@ def test_a_long_run_stays_small(echo, pool, tmp_path):
     half = len(sizes) // 2
     assert max(sizes[half:]) - max(sizes[:half]) < 1 << 20
     assert max(sizes) < 300 << 20
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_long_run_ends_early_where_it_is_asked_to(echo, pool, tmp_path, processes):
+    seen, until = [], []
+
+    def watch(samples, until_ns):
+        seen.append(samples)
+        until.append(until_ns)
+
+    load = OpenLoop(200, 3600.0, seed=1)
+    with Generator(echo, pool, processes=processes) as generator:
+        spool = generator.long_run(
+            load,
+            tmp_path / "samples",
+            piece_s=0.2,
+            keep=False,
+            watch=watch,
+            stopping=lambda: len(seen) >= 4,
+        )
+        again = generator.open_loop(OpenLoop(200, 0.2, seed=1))
+    length_s = (spool.ended_ns - spool.started_ns) / 1e9
+    assert 0.6 <= length_s <= 3.0
+    assert sum(map(len, seen)) == spool.rows > 0
+    assert sorted(until) == until
+    intended = np.sort(np.concatenate([part.intended_ns for part in seen]))
+    pieces = [
+        offsets + spool.started_ns
+        for end_s, offsets in itertools.takewhile(
+            lambda piece: piece[0] <= length_s + 1e-6, load.pieces(0.2)
+        )
+    ]
+    assert np.array_equal(intended, np.concatenate(pieces))  # nothing is lost, nothing made up
+    assert list(tmp_path.glob("samples*")) == []
+    assert by_status(again).keys() <= {"OK"}
+
+
+def test_a_long_run_keeps_its_samples_in_files_of_bounded_size(echo, pool, tmp_path, monkeypatch):
+    sitecustomize = tmp_path / "site"
+    sitecustomize.mkdir()
+    (sitecustomize / "sitecustomize.py").write_text(
+        "import sys\n"
+        "if 'tuner.load.worker' in ' '.join(sys.orig_argv):\n"
+        "    import tuner.load.spool\n"
+        "    tuner.load.spool.CHUNK_ROWS = 20\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(sitecustomize))
+    load = OpenLoop(100, 1.0, seed=2, arrivals="constant")
+    with Generator(echo, pool) as generator:
+        spool = generator.long_run(load, tmp_path / "samples", piece_s=0.1)
+    assert [path.name for path in spool.paths] == [f"samples.{n}" for n in range(5)]
+    assert sum(map(len, spool.samples())) == len(spool) == 100
+
+
+def test_a_long_run_whose_disk_is_full_says_so(echo, pool, small_disk):
+    with (
+        Generator(echo, pool) as generator,
+        pytest.raises(LoadError, match=r"samples\.0: cannot be written: No space left"),
+    ):
+        generator.long_run(OpenLoop(3000, 5.0, seed=1), small_disk / "samples", piece_s=0.1)
 
 
 def test_a_long_run_needs_an_engine_that_can(echo, pool, tmp_path):

@@ -55,6 +55,11 @@ class Narrator(AbstractContextManager["Narrator"]):
         if self._live is not None:
             self._live.stop()
 
+    @property
+    def live(self) -> bool:
+        """Whether there is a terminal with a line that changes."""
+        return self._live is not None
+
     def say(self, text: str) -> None:
         """Print a line that stays."""
         self._console.print(Text(f"{self._clock()}  {text}"))
@@ -74,6 +79,14 @@ class Narrator(AbstractContextManager["Narrator"]):
             )
         else:
             self.say(f"trial {done + 1} of {total}: {self._title}{left and f' ({left})'}")
+
+    def advance(self, text: str, *, done: int, total: int, left_s: float) -> None:
+        """A part of a long trial is over; `done` of `total` in whatever unit."""
+        if self._live is not None and self._row is not None:
+            left = f"about {duration(left_s)} left"
+            self._live.update(self._row, completed=done, total=total, left=left, description=text)
+        else:
+            self.say(text)
 
     def finish(self, record: TrialRecord) -> None:
         """A trial is on disk."""

@@ -1,19 +1,17 @@
 """`tuner tune`: the main job."""
 
-import os
-import signal
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from tuner import environment, store
 from tuner.clock import NS_PER_S, now_ns
 from tuner.commands import bench as benches
+from tuner.commands.durations import duration_s
+from tuner.commands.interrupting import interruptible
 from tuner.commands.progress import Narrator
 from tuner.commands.publish import publish_recommendation, publish_report, scenario_of
 from tuner.errors import HostError, TunerError, UsageError
@@ -103,7 +101,7 @@ def _search(
         watcher=narrator,
     )
     try:
-        with _interruptible(narrator), closing(prepared.bench):
+        with interruptible(narrator, "ending the trial in flight"), closing(prepared.bench):
             tuning.run()
     except (HostError, KeyboardInterrupt):
         # The disk may be what failed: an error here would hide the one that matters.
@@ -159,28 +157,13 @@ def deadline(text: str) -> int:
 
     Raises UsageError where it is neither.
     """
-    remaining_s = _until(text) if ":" in text else _duration(text)
+    remaining_s = _until(text) if ":" in text else duration_s(text)
     if remaining_s is None or remaining_s <= 0:
         raise UsageError(
             f"--deadline: {text!r} is neither a duration nor a time of day",
             hint="write 8h, 90m or 07:00",
         )
     return now_ns() + int(remaining_s * NS_PER_S)
-
-
-def _duration(text: str) -> float | None:
-    units = {"h": 3600.0, "m": 60.0, "s": 1.0}
-    seconds, number = 0.0, ""
-    for character in text:
-        if character in units and number:
-            try:
-                seconds += float(number) * units[character]
-            except ValueError:
-                return None
-            number = ""
-        else:
-            number += character
-    return None if number else seconds
 
 
 def _until(text: str) -> float | None:
@@ -194,30 +177,3 @@ def _until(text: str) -> float | None:
     if moment <= now:
         moment += timedelta(days=1)
     return (moment - now).total_seconds()
-
-
-@contextmanager
-def _interruptible(narrator: Narrator) -> Iterator[None]:
-    """First Ctrl-C or SIGTERM: stop the server, save, leave. Second: leave at once.
-
-    Leaving at once loses nothing: records are on disk, and the kernel ends the server and the
-    generator with this process.
-    """
-    asked = False
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
-            os._exit(130)
-        asked = True
-        narrator.say("stopping: ending the trial in flight (again to leave at once)")
-        raise KeyboardInterrupt
-
-    previous = {
-        number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -1,6 +1,6 @@
 """The load generator as its user sees it: a process, the loads it can drive, and Samples."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Self
@@ -15,13 +15,16 @@ from tuner.load import wire
 from tuner.load.client import Tls
 from tuner.load.open_loop import OpenLoop
 from tuner.load.process import START_S, Process
-from tuner.load.spool import Spool, samples_of
+from tuner.load.spool import Spool, SpoolReader, samples_of
 from tuner.records import Samples, Status
 
 __all__ = ["Generator", "OpenLoop", "merged"]
 
 EXERCISE_DEADLINE_S = 120.0
 """A first request of a size may have to wait for a compiler, so it gets longer than a load's."""
+
+Watch = Callable[[Samples, int], None]
+"""Takes samples of a run that goes on, and the time up to which its schedule has been sent."""
 
 HEAD_START_S = 0.05
 """Several processes begin a run this much after they were told to, all at the same instant."""
@@ -124,7 +127,7 @@ class Generator:
 
         A rate above `usable_rps` is refused: its figures would be the generator's.
         """
-        self._require_usable(load)
+        require_usable(load.highest_rps, self._usable_rps)
         offsets_ns = load.offsets_ns()
         limit, parts = load.give_up_outstanding, len(self._processes)
         commands = [
@@ -147,36 +150,80 @@ class Generator:
         _, late_ns = self._processes[0].ask({"do": "bare_loop"}, offsets_ns, load.duration_s)
         return np.frombuffer(late_ns, dtype="<i8").astype(np.int64)
 
-    def long_run(self, load: OpenLoop, spool: Path, *, piece_s: float = 1.0) -> Spool:
+    def long_run(
+        self,
+        load: OpenLoop,
+        spool: Path,
+        *,
+        piece_s: float = 1.0,
+        keep: bool = True,
+        watch: Watch | None = None,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> Spool:
         """Run a schedule of hours, whose samples go to files as they come.
 
         Schedule and samples are never in memory as a whole: a process stays as small as for
-        `piece_s` seconds. `spool` names the file; several processes number theirs. Raises
-        LoadError, InputError, or HostError where the disk refuses.
+        `piece_s` seconds. `spool` is the stem of the files; several processes number theirs.
+        Those read through are removed unless `keep`. `watch` is given the samples piece by piece.
+        Once `stopping` says so no further piece is begun, and the run ends as if it were that
+        short. Raises LoadError, InputError, or HostError where the disk refuses.
         """
-        self._require_usable(load)
-        parts = len(self._processes)
-        paths = [spool if parts == 1 else spool.with_suffix(f".{n}") for n in range(parts)]
+        require_usable(load.highest_rps, self._usable_rps)
+        parts, stem = len(self._processes), spool.resolve()
         start_ns = now_ns() + round(HEAD_START_S * NS_PER_S)
-        for number, (process, path) in enumerate(zip(self._processes, paths, strict=True)):
+        readers = []
+        for number, process in enumerate(self._processes):
+            own = stem if parts == 1 else stem.with_name(f"{stem.name}-{number}")
+            readers.append(SpoolReader(own, keep, start_ns))
             command = {
                 "do": "long_run",
                 "load": {**asdict(load), "trace": None if load.trace is None else str(load.trace)},
                 "part": [number, parts],
                 "piece_s": piece_s,
                 "start_ns": start_ns,
-                "spool": str(path.resolve()),
+                "spool": str(own),
             }
             process.tell(command)
-        expected_s = load.duration_s + self._deadline_s
-        replies = [process.hear(expected_s)[0] for process in self._processes]
+        replies = self._follow(readers, piece_s, watch, stopping)
+        for reader in readers:
+            reader.close()
         return Spool(
-            paths=tuple(paths),
-            statuses=tuple(_statuses(reply) for reply in replies),
+            paths=tuple(path for reader in readers for path in reader.paths),
+            statuses=tuple(tuple(reader.statuses) for reader in readers for _ in reader.paths),
+            rows=sum(reader.rows for reader in readers),
             started_ns=min(reply["started_ns"] for reply in replies),
             ended_ns=min(reply["ended_ns"] for reply in replies),
             cpu_s=sum(reply["cpu_s"] for reply in replies),
         )
+
+    def _follow(
+        self,
+        readers: Sequence[SpoolReader],
+        piece_s: float,
+        watch: Watch | None,
+        stopping: Callable[[], bool],
+    ) -> list[wire.Message]:
+        """Hear every process once a piece, to the last of its replies, which are returned."""
+        going, until_ns = dict(enumerate(readers)), [readers[0].started_ns] * len(readers)
+        last: list[wire.Message] = []
+        asked = False
+        while going:
+            for number, reader in list(going.items()):
+                reply, _ = self._processes[number].hear(piece_s + self._deadline_s)
+                if "going_on" not in reply:
+                    last.append(reply)
+                    del going[number]
+                    continue
+                until_ns[number] = reply["until_ns"]
+                for samples in reader.new(reply["written"], _statuses(reply)):
+                    if watch is not None:
+                        watch(samples, min(until_ns))
+            if not asked and stopping():
+                asked = True
+                for process in self._processes:
+                    # One time for all of them, that none has come to yet.
+                    process.stop((max(until_ns) - readers[0].started_ns) / NS_PER_S + 2 * piece_s)
+        return last
 
     def closed_loop(self, *, concurrency: int, duration_s: float, seed: int) -> Samples:
         """Keep `concurrency` requests outstanding for `duration_s`. Raises LoadError."""
@@ -212,17 +259,6 @@ class Generator:
         replies = [process.hear(duration_s + self._deadline_s) for process in working]
         return merged([_samples(*reply, concurrency=concurrency) for reply in replies])
 
-    def _require_usable(self, load: OpenLoop) -> None:
-        if self._usable_rps is None or load.highest_rps <= self._usable_rps:
-            return
-        raise LoadError(
-            f"a load of {load.highest_rps:,.0f} requests/s is above half of what this generator "
-            f"can send on this machine, {2 * self._usable_rps:,.0f}/s: it would measure itself",
-            hint="measure the generator again while the machine is idle (tuner calibrate), give "
-            "load.cpus a faster processor or several with load.processes, or put more rows into a "
-            "request",
-        )
-
     def exercise(
         self,
         rows: Sequence[int],
@@ -244,6 +280,19 @@ class Generator:
         expected_s = len(rows) * self._models * repeats * deadline_s
         reply, _ = self._processes[0].ask(command, b"", expected_s)
         return _statuses(reply)
+
+
+def require_usable(rate_rps: float, usable_rps: float | None) -> None:
+    """Raise LoadError for a load above what the generator may be asked for, if that is known."""
+    if usable_rps is None or rate_rps <= usable_rps:
+        return
+    raise LoadError(
+        f"a load of {rate_rps:,.0f} requests/s is above half of what this generator can send on "
+        f"this machine, {2 * usable_rps:,.0f}/s: it would measure itself",
+        hint="measure the generator again while the machine is idle (tuner calibrate), give "
+        "load.cpus a faster processor or several with load.processes, or put more rows into a "
+        "request",
+    )
 
 
 def _samples(reply: wire.Message, blob: bytes, *, concurrency: int | None) -> Samples:

@@ -7,8 +7,9 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
+from io import BufferedReader
 from select import POLLIN, poll
-from typing import IO
+from typing import IO, cast
 
 from tuner.errors import LoadError
 from tuner.load import wire
@@ -40,7 +41,8 @@ class Process:
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._commands, self._replies = self._process.stdin, self._process.stdout
+        self._commands = self._process.stdin
+        self._replies = cast("BufferedReader", self._process.stdout)
         self._idle = True
 
     @property
@@ -73,8 +75,16 @@ class Process:
         except BrokenPipeError:
             raise self.death() from None
 
+    def stop(self, at_s: float) -> None:
+        """Ask a long run to begin no piece at or after this time of its schedule."""
+        with suppress(BrokenPipeError):  # its death will be heard
+            wire.write(self._commands, {"do": "stop", "at_s": at_s})
+
     def hear(self, expected_s: float) -> tuple[wire.Message, bytes]:
-        """Wait for the reply to the last command. Raises LoadError, as the process's own too."""
+        """Wait for the reply to the last command. Raises LoadError, as the process's own too.
+
+        A reply that is `going_on` is followed by others.
+        """
         try:
             self._await_reply(expected_s + GRACE_S)
             reply, answer = wire.read(self._replies)
@@ -82,7 +92,7 @@ class Process:
             raise self.death() from None
         if "error" in reply:
             raise LoadError(reply["error"], hint=reply["hint"])
-        self._idle = True
+        self._idle = not reply.get("going_on", False)
         return reply, answer
 
     def ask(
@@ -96,11 +106,20 @@ class Process:
         waiting = poll()
         waiting.register(self._replies, POLLIN)
         started = time.monotonic()
-        if not waiting.poll(timeout_s * 1000):
+        # What came along with the reply before lies in the buffer already: no poll tells of it.
+        if not self._buffered() and not waiting.poll(timeout_s * 1000):
             raise LoadError(
                 f"the load generator did not answer within {time.monotonic() - started:.0f} s",
                 hint="is this machine overloaded or suspended? Run the trial again",
             )
+
+    def _buffered(self) -> bool:
+        """Whether something has been read from the pipe that was not asked for yet."""
+        os.set_blocking(self._replies.fileno(), False)
+        try:
+            return bool(self._replies.peek(1))
+        finally:
+            os.set_blocking(self._replies.fileno(), True)
 
     def death(self) -> LoadError:
         """Say how the process ended, with its last words."""

@@ -8,15 +8,16 @@ import gc
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.errors import LoadError, TunerError, disk
+from tuner.errors import LoadError, TunerError
 from tuner.http2.answers import StatusKey
 from tuner.load import bare_loop, wire
 from tuner.load.client import Columns, Engine, engine_factory
@@ -24,6 +25,7 @@ from tuner.load.http2_engine import Http2Engine
 from tuner.load.open_loop import OpenLoop
 from tuner.load.pool import RequestPool
 from tuner.load.priority import raise_priority
+from tuner.load.spool import SpoolWriter
 
 PICKS = 1 << 16
 """Requests drawn ahead for a closed loop, whose number nobody knows; they then repeat."""
@@ -34,7 +36,14 @@ Reply = tuple[wire.Message, bytes]
 class Worker:
     """A pool and an engine, and the commands on them. Each returns a reply and its bytes."""
 
-    def __init__(self, settings: wire.Message) -> None:
+    def __init__(
+        self,
+        settings: wire.Message,
+        commands: SimpleQueue[tuple[wire.Message, bytes]],
+        tell: Callable[[wire.Message], None],
+    ) -> None:
+        self._commands = commands
+        self._tell = tell
         self.pool = RequestPool.load(Path(settings["pool"]))
         self._rows = np.array(self.pool.rows, dtype=np.int32)
         self.engine: Engine = engine_factory(settings["engine"])(
@@ -98,28 +107,48 @@ class Worker:
                 hint='use the engine "http2"',
             )
         number, parts = command["part"]
-        cpu_s = 0.0
-        path = Path(command["spool"])
-        with disk(path), path.open("wb") as file, _without_gc():
+        cpu_s, told = 0.0, 0
+        spool = SpoolWriter(Path(command["spool"]))
+        with closing(spool), _without_gc():
             pieces = (
                 (end_s, offsets[number::parts], self.pool.draw(len(offsets), seed)[number::parts])
                 for seed, (end_s, offsets) in enumerate(
-                    load.pieces(command["piece_s"]), start=load.seed
+                    self._until_stopped(load, command["piece_s"]), start=load.seed
                 )
             )
             for columns in self.engine.long_run(
                 self.pool.messages, pieces, start_ns=command["start_ns"]
             ):
-                file.write(self._table(columns).tobytes())
+                spool.write(self._table(columns))
                 cpu_s += columns.cpu_s
+                progress = {
+                    "going_on": True,
+                    "written": spool.written,
+                    "statuses": columns.statuses[told:],
+                    "until_ns": columns.ended_ns,
+                }
+                self._tell(progress)
+                told = len(columns.statuses)
         reply = {
             "ok": True,
-            "statuses": columns.statuses,
             "started_ns": columns.started_ns,
             "ended_ns": columns.ended_ns,
             "cpu_s": cpu_s,
         }
         return reply, b""
+
+    def _until_stopped(
+        self, load: OpenLoop, piece_s: float
+    ) -> Iterator[tuple[float, NDArray[np.int64]]]:
+        """Yield the pieces of a schedule, up to the time from which on none are wanted."""
+        stop_s = load.duration_s
+        for number, piece in enumerate(load.pieces(piece_s)):
+            with suppress(Empty):
+                command, _ = self._commands.get_nowait()
+                stop_s = command["at_s"]
+            if number * piece_s >= stop_s:
+                return
+            yield piece
 
     def exercise(self, command: wire.Message, _blob: bytes) -> Reply:
         """Send requests of given row counts one after another, until one is not answered."""
@@ -162,7 +191,7 @@ def main() -> None:
     settings, _ = commands.get()
     try:
         niceness = _settle(settings)
-        worker = Worker(settings)
+        worker = Worker(settings, commands, partial(wire.write, replies))
         models = len(worker.pool.examples)
         wire.write(replies, {"ok": True, "niceness": niceness, "models": models})
         handlers: dict[str, Callable[[wire.Message, bytes], Reply]] = {
@@ -174,7 +203,8 @@ def main() -> None:
         }
         while True:
             command, blob = commands.get()
-            wire.write(replies, *handlers[command["do"]](command, blob))
+            if command["do"] != "stop":  # of a run that has ended meanwhile
+                wire.write(replies, *handlers[command["do"]](command, blob))
     except TunerError as error:
         wire.write(replies, {"error": error.message, "hint": error.hint})
 

@@ -9,9 +9,11 @@ latency, rank above every answer.
 import math
 import re
 from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import numpy as np
 from hdrh.histogram import HdrHistogram
@@ -123,28 +125,59 @@ def write_log(
     window's length. Values are microseconds: HistogramLogProcessor shows milliseconds with
     `-outputValueUnitRatio 1000`. Raises StoreError where the file cannot be written.
     """
-    # Whole milliseconds, as in the comment: readers skip intervals that begin before StartTime.
-    start_epoch_s = math.floor(start_epoch_s * 1000) / 1000
-    try:
-        with path.open("w", encoding="utf-8") as file:
-            writer = HistogramLogWriter(file)
-            writer.output_log_format_version()
-            writer.output_comment("[Values are latencies in microseconds]")
-            writer.output_comment(f"[Failed: {histogram.failed}, Overflow: {histogram.overflow}]")
+    with HistogramLog(path, start_epoch_s=start_epoch_s) as log:
+        log.add(histogram, length_s=length_s)
+
+
+class HistogramLog(AbstractContextManager["HistogramLog"]):
+    """A log that grows by one interval after the other; see `write_log`."""
+
+    def __init__(self, path: Path, *, start_epoch_s: float) -> None:
+        self._path = path
+        # Whole milliseconds, as in the comment: readers skip intervals before StartTime.
+        self._at_s = math.floor(start_epoch_s * 1000) / 1000
+        self._failed = self._overflow = 0
+
+    def __enter__(self) -> Self:
+        with self._writing():
+            self._file = self._path.open("w", encoding="utf-8")
+            self._writer = HistogramLogWriter(self._file)
+            self._writer.output_log_format_version()
+            self._writer.output_comment("[Values are latencies in microseconds]")
             # The package's own output_start_time calls a method that datetime does not have.
-            writer.output_comment(f"[StartTime: {start_epoch_s:.3f} (seconds since epoch)]")
-            writer.output_legend()
-            writer.output_interval_histogram(
+            self._writer.output_comment(f"[StartTime: {self._at_s:.3f} (seconds since epoch)]")
+            self._writer.output_legend()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Say what is in no interval, and close the file."""
+        with self._writing(), self._file:
+            counters = f"[Failed: {self._failed}, Overflow: {self._overflow}]"
+            self._writer.output_comment(counters)
+
+    def add(self, histogram: LatencyHistogram, *, length_s: float) -> None:
+        """Write the next interval, and let others see it."""
+        self._failed += histogram.failed
+        self._overflow += histogram.overflow
+        with self._writing():
+            self._writer.output_interval_histogram(
                 histogram.answers,
-                start_time_stamp_sec=start_epoch_s,
-                end_time_stamp_sec=start_epoch_s + length_s,
+                start_time_stamp_sec=self._at_s,
+                end_time_stamp_sec=self._at_s + length_s,
                 max_value_unit_ratio=float(_US_PER_MS),
             )
-    except OSError as error:
-        raise StoreError(
-            f"{path}: cannot write the histogram: {error.strerror}",
-            hint="free space or make the results directory writable, then resume the run",
-        ) from error
+            self._file.flush()
+        self._at_s += length_s
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(
+                f"{self._path}: cannot write the histogram: {error.strerror}",
+                hint="free space or make the results directory writable, then resume the run",
+            ) from error
 
 
 def read_log(path: Path) -> LatencyHistogram:

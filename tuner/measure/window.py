@@ -195,13 +195,17 @@ def error_kind(status: Status) -> str:
 
 
 def _errors(cuts: Sequence[Window]) -> dict[str, int]:
-    """Failures by kind, most frequent first, at most ERROR_KINDS and the rest together."""
     kinds: Counter[str] = Counter()
     for cut in cuts:
         statuses = cut.samples.statuses
         numbers = np.bincount(cut.samples.status[cut.inside], minlength=len(statuses))
         for status, number in list(zip(statuses, numbers.tolist(), strict=True))[1:]:
             kinds[error_kind(status)] += number
+    return ranked_errors(kinds)
+
+
+def ranked_errors(kinds: Counter[str]) -> dict[str, int]:
+    """Kinds of failure, most frequent first, at most ERROR_KINDS and the rest together."""
     ranked = [(kind, number) for kind, number in kinds.most_common() if number]
     rest = sum(number for _, number in ranked[ERROR_KINDS:])
     return dict(ranked[:ERROR_KINDS]) | ({OTHER_ERRORS: rest} if rest else {})

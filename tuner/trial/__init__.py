@@ -11,6 +11,6 @@ One server start serves all of them.
 """
 
 from tuner.trial.run import run_trial
-from tuner.trial.task import Bench, Task
+from tuner.trial.task import Bench, LongLoad, Stop, Task
 
-__all__ = ["Bench", "Task", "run_trial"]
+__all__ = ["Bench", "LongLoad", "Stop", "Task", "run_trial"]

@@ -102,7 +102,7 @@ class Levels:
         """Wait until nobody else uses the processors, within this trial's patience."""
         while self.waited_s < NEIGHBOUR_PATIENCE_S:
             self.bench.notify("another program is busy; waiting before measuring again")
-            meter = self._meter()
+            meter = self.meter()
             meter.start()
             time.sleep(QUIET_S)
             self.waited_s += QUIET_S
@@ -157,14 +157,15 @@ class Levels:
         return samples
 
     def _drive(self, load: Callable[[], Samples], *, warmup_s: float) -> Stretch:
-        stretch = drive(load, self._meter(), warmup_s=warmup_s)
+        stretch = drive(load, self.meter(), warmup_s=warmup_s)
         samples = stretch.cut.samples
         self.measuring_s += (
             max(samples.ended_ns, int(samples.done_ns.max(initial=0))) - samples.started_ns
         ) / NS_PER_S
         return stretch
 
-    def _meter(self) -> CpuMeter:
+    def meter(self) -> CpuMeter:
+        """A meter of who uses the processors: server, generator, others."""
         endpoint = self.server.endpoint
         pid = endpoint.pid
         reader = None if pid is None else processes_cpu(lambda: [pid, *endpoint.relays])

@@ -14,8 +14,9 @@ from tuner.server.launcher import Server
 from tuner.trial.asked import generator_for
 from tuner.trial.climb import climb, index_of, ladder_from
 from tuner.trial.levels import Levels
+from tuner.trial.long_load import long_load
 from tuner.trial.overload import overload_test
-from tuner.trial.session import make_ready
+from tuner.trial.session import make_ready, warm
 from tuner.trial.task import Bench, Task
 
 CUT_SHORT = Doubt(
@@ -77,6 +78,9 @@ def run_trial(bench: Bench, task: Task) -> TrialRecord:
 def measured(levels: Levels, record: TrialRecord) -> TrialRecord:
     """Warm up, find the peak, climb the ladder, and complete the record."""
     scenario, task = levels.bench.scenario, levels.task
+    if task.long is not None:
+        warm(levels)
+        return long_load(levels, record, task.long)
     peak = make_ready(levels)
     peak_rps = peak.measurement.throughput_rps
     if task.overload_rps is not None:

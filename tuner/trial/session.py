@@ -8,12 +8,20 @@ from tuner.records import Level, Samples
 from tuner.trial.levels import Levels
 
 
-def make_ready(levels: Levels) -> Level:
-    """Warm a server up and find its peak, which answers at least something.
+def warm(levels: Levels) -> None:
+    """Let a server that was started answer its first requests before any is measured.
 
     Raises CandidateError where the configuration keeps it from answering, ModelError where the
-    model itself does.
+    model itself does, HostError where a server does that ran already: it gets one request.
     """
+    _probe(levels)
+    if levels.bench.scenario.server.launcher != "running":
+        _exercise_batch_sizes(levels)
+        _warm_up(levels)
+
+
+def make_ready(levels: Levels) -> Level:
+    """Warm a server up and find its peak, which answers at least something. Raises as `warm`."""
     _probe(levels)
     _exercise_batch_sizes(levels)
     _warm_up(levels)

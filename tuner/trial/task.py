@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuner.records import Config, Role
+from tuner.load.open_loop import OpenLoop
+from tuner.records import Config, Level, Role
 from tuner.scenario import Scenario
 from tuner.server.launcher import Keeper, Launcher
 from tuner.slo import Slo
@@ -46,6 +47,29 @@ class Bench:
             self.keeper.close()
 
 
+@dataclass(slots=True)
+class Stop:
+    """How a long load is ended early. While it is `heeded` the load itself looks for `asked`."""
+
+    heeded: bool = False
+    asked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LongLoad:
+    """One load for as long as it lasts, in windows of `window_s`.
+
+    `told` is given each window as it ends, and the seconds of the schedule that have passed.
+    Every request goes to disk where `keep_samples`; else windows and histograms are kept alone.
+    """
+
+    load: OpenLoop
+    window_s: float
+    stop: Stop
+    told: Callable[[Level, float], None]
+    keep_samples: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     """Which configuration is measured, and as what.
@@ -56,8 +80,8 @@ class Task:
     `loads_rps` are measured instead of a ladder, rising, up to the first that does not hold.
     `curve_shares` are further loads, as shares of the sustainable rate, that complete the curve
     below it; where one of them fails, the rate was none and is sought below. With `overload_rps`,
-    a sustainable rate, the server is overloaded by `overload_shares` of it and nothing else. No
-    further load is begun after `until_ns`, a monotonic instant.
+    a sustainable rate, the server is overloaded by `overload_shares` of it and nothing else. With
+    `long` it is that load alone. No further load is begun after `until_ns`, a monotonic instant.
     """
 
     number: int
@@ -72,6 +96,7 @@ class Task:
     curve_shares: tuple[float, ...] = ()
     overload_rps: float | None = None
     overload_shares: tuple[float, ...] = ()
+    long: LongLoad | None = None
     until_ns: int | None = None
 
     def describe(self) -> str:
