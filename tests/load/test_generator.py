@@ -283,11 +283,13 @@ def test_a_long_run_stays_small(echo, pool, tmp_path):
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_long_run_ends_early_where_it_is_asked_to(echo, pool, tmp_path, processes):
-    seen, until = [], []
+    seen, until, settled = [], [], []
 
-    def watch(samples, until_ns):
+    def watch(samples, until_ns, settled_ns):
+        assert samples.intended_ns.min() >= max(settled, default=0)  # as was promised before
         seen.append(samples)
         until.append(until_ns)
+        settled.append(settled_ns)
 
     load = OpenLoop(200, 3600.0, seed=1)
     with Generator(echo, pool, processes=processes) as generator:
@@ -304,6 +306,8 @@ def test_a_long_run_ends_early_where_it_is_asked_to(echo, pool, tmp_path, proces
     assert 0.6 <= length_s <= 3.0
     assert sum(map(len, seen)) == spool.rows > 0
     assert sorted(until) == until
+    assert all(late <= early for late, early in zip(settled, until, strict=True))
+    assert settled[-1] > settled[0]
     intended = np.sort(np.concatenate([part.intended_ns for part in seen]))
     pieces = [
         offsets + spool.started_ns

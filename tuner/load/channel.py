@@ -59,6 +59,16 @@ class Channel:
         return number
 
     @property
+    def oldest_ns(self) -> int | None:
+        """When the oldest request without an end was due; those before it can all be taken."""
+        due_ns = [self.waiting[0][0]] if self.waiting else []
+        for transport in self.transports():
+            ledger = transport.connection.ledger
+            if (row := ledger.first_outstanding()) < ledger.count:
+                due_ns.append(int(ledger.intended_at[row]))
+        return min(due_ns, default=None)
+
+    @property
     def restless(self) -> bool:
         """Whether `pump` may have something to do."""
         transport = self.transport

@@ -23,8 +23,9 @@ __all__ = ["Generator", "OpenLoop", "merged"]
 EXERCISE_DEADLINE_S = 120.0
 """A first request of a size may have to wait for a compiler, so it gets longer than a load's."""
 
-Watch = Callable[[Samples, int], None]
-"""Takes samples of a run that goes on, and the time up to which its schedule has been sent."""
+Watch = Callable[[Samples, int, int], None]
+"""Takes samples of a run that goes on, up to when its schedule has been sent, and up to when all
+of that has ended and come."""
 
 HEAD_START_S = 0.05
 """Several processes begin a run this much after they were told to, all at the same instant."""
@@ -205,6 +206,7 @@ class Generator:
     ) -> list[wire.Message]:
         """Hear every process once a piece, to the last of its replies, which are returned."""
         going, until_ns = dict(enumerate(readers)), [readers[0].started_ns] * len(readers)
+        settled_ns = list(until_ns)
         last: list[wire.Message] = []
         asked = False
         while going:
@@ -217,7 +219,8 @@ class Generator:
                 until_ns[number] = reply["until_ns"]
                 for samples in reader.new(reply["written"], _statuses(reply)):
                     if watch is not None:
-                        watch(samples, min(until_ns))
+                        watch(samples, min(until_ns), min(settled_ns))
+                settled_ns[number] = reply["settled_ns"]
             if not asked and stopping():
                 asked = True
                 for process in self._processes:

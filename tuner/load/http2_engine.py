@@ -115,6 +115,11 @@ class Http2Engine:
         self._drain()
         yield self._columns(started_ns, ended_ns, process_time() - cpu_s)
 
+    def settled_ns(self, until_ns: int) -> int:
+        """Up to when all requests of a long run have ended, of those due before `until_ns`."""
+        oldest = [due for c in self._channels if (due := c.oldest_ns) is not None]
+        return min([until_ns, *oldest])
+
     def _pace(
         self,
         due: NDArray[np.int64],

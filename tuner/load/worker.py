@@ -126,6 +126,7 @@ class Worker:
                     "written": spool.written,
                     "statuses": columns.statuses[told:],
                     "until_ns": columns.ended_ns,
+                    "settled_ns": self.engine.settled_ns(columns.ended_ns),
                 }
                 self._tell(progress)
                 told = len(columns.statuses)

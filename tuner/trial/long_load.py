@@ -25,9 +25,6 @@ SAMPLES = "samples"
 PIECE_S = 0.5
 """A generator draws so much of the schedule at once, and writes so many samples."""
 
-SLACK_S = 2.0
-"""A window waits so much longer than the deadline for its last request: sending may be late."""
-
 
 def long_load(levels: Levels, record: TrialRecord, long: LongLoad) -> TrialRecord:
     """Drive the load to its end, or until it is asked to stop, and complete the record.
@@ -95,8 +92,6 @@ class _Follower:
     def __init__(self, levels: Levels, long: LongLoad, stack: ExitStack) -> None:
         self._levels, self._long = levels, long
         self._window_ns = round(long.window_s * NS_PER_S)
-        deadline_s = levels.bench.scenario.load.deadline_ms / 1000
-        self._patience_ns = round((deadline_s + SLACK_S) * NS_PER_S)
         self.log = levels.folder / f"level-{len(levels.done):02d}.hlog"
         self._log = stack.enter_context(HistogramLog(self.log, start_epoch_s=time.time()))
         self._windows = stack.enter_context(_opened(levels.folder / WINDOWS))
@@ -107,12 +102,12 @@ class _Follower:
         self._started_ns = self._border_ns = 0
         self.total = Total(levels.bench.slo)
 
-    def __call__(self, samples: Samples, until_ns: int) -> None:
+    def __call__(self, samples: Samples, until_ns: int, settled_ns: int) -> None:
         timeline = self._begun(samples.started_ns)
         timeline.add(samples)
         while until_ns >= self._border_ns:
             self._cross()
-        for span in timeline.ended(until_ns - self._patience_ns, self._hosts.pop):
+        for span in timeline.ended(settled_ns, self._hosts.pop):
             self._write(span, until_ns)
         if self._levels.server.endpoint.pid is not None:
             self._levels.server.check()
