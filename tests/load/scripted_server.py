@@ -6,6 +6,7 @@ which may say what h2 would refuse to.
 
 import contextlib
 import socket
+import ssl
 import struct
 import threading
 
@@ -78,10 +79,18 @@ class ScriptedServer:
     """Calls `script(peer, stream_id)` for each request that has come in whole.
 
     `opening(peer)` takes the place of the server's SETTINGS where it is given. `faults` are the
-    client's, as h2 found them.
+    client's, as h2 found them. `certificate` is a key and a chain, as files, to speak TLS with.
     """
 
-    def __init__(self, script, *, opening=None, settings=None, path=None, each=None):
+    def __init__(
+        self, script, *, opening=None, settings=None, path=None, each=None, certificate=None
+    ):
+        self.tls = None
+        if certificate is not None:
+            key, chain = certificate
+            self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self.tls.load_cert_chain(chain, key)
+            self.tls.set_alpn_protocols(["h2"])
         self.script, self.opening, self.settings, self.each = script, opening, settings, each
         self.peers, self.faults, self.threads = [], [], []
         if path is None:
@@ -125,6 +134,8 @@ class ScriptedServer:
 
     def serve(self, peer):
         try:
+            if self.tls is not None:
+                peer.socket = self.tls.wrap_socket(peer.socket, server_side=True)
             with peer.socket:
                 self.talk(peer)
         except OSError:

@@ -1,5 +1,7 @@
 """Both engines against a server that does everything HTTP/2 allows, and much that it does not."""
 
+import contextlib
+import os
 import socket
 import struct
 import threading
@@ -10,20 +12,31 @@ import h2.events
 import h2.settings
 import numpy as np
 import pytest
+from certificates import self_signed
 from scripted_server import BODY, END, FIRST, LAST, MESSAGE, ScriptedServer
 
 from tuner.http2 import frames
 from tuner.http2.answers import CODES
 from tuner.http2.frames import ErrorCode
-from tuner.load.client import ENGINES, engine_factory
+from tuner.load.client import ENGINES, Tls, engine_factory
 
 REQUEST = b"\x0a\x07request" * 12
 engines = pytest.mark.parametrize("name", sorted(ENGINES))
 
 
-def drive(name, address, *, requests=12, rate=400, deadline_s=2.0, connections=1, message=REQUEST):
+def drive(
+    name,
+    address,
+    *,
+    requests=12,
+    rate=400,
+    deadline_s=2.0,
+    connections=1,
+    message=REQUEST,
+    tls=None,
+):
     """Send a few requests in an open loop; returns the columns."""
-    engine = engine_factory(name)(address, deadline_s=deadline_s, connections=connections)
+    engine = engine_factory(name)(address, deadline_s=deadline_s, connections=connections, tls=tls)
     try:
         offsets = (np.arange(requests) * 1e9 / rate).astype(np.int64)
         picks = np.zeros(requests, np.int32)
@@ -213,10 +226,44 @@ def test_settings_may_change_in_mid_run(name):
     assert len(server.peers) == 1
 
 
-def test_interim_answers_are_passed_over():
-    """By our engine; grpcio takes them for the answer."""
-    with ScriptedServer(interim) as server:
+@pytest.mark.parametrize("statuses", [["100"], ["103"], ["100", "103", "103"]])
+def test_interim_answers_are_passed_over(statuses):
+    def script(peer, stream):
+        for status in statuses:
+            peer.headers(stream, [(":status", status), ("link", "</style.css>")])
+        peer.answer(stream)
+
+    with ScriptedServer(script) as server:
         assert codes(drive("http2", server.address)) == {"OK": 12}
+    assert len(server.peers) == 1
+
+
+def test_interim_answers_fail_their_request_with_grpcio_and_no_other():
+    """grpcio takes them for the answer, and gives its connection up; no request is lost."""
+
+    def script(peer, stream):
+        (interim if peer.number == 0 and stream == 9 else plainly)(peer, stream)
+
+    with ScriptedServer(script) as server:
+        columns = drive("grpcio", server.address, requests=30, rate=100)
+    found = ends(columns)
+    assert found[("UNKNOWN", "Received http2 header with status: 103")] >= 1
+    assert found[("OK", "")] >= 25
+    assert {code for code, _ in found} <= {"OK", "UNKNOWN", "UNAVAILABLE"}
+    assert columns.status[-1] == 0
+
+
+def test_an_interim_status_must_not_end_the_answer():
+    def script(peer, stream):
+        if stream == 9:
+            peer.headers(stream, [(":status", "100")], END)
+        else:
+            peer.answer(stream)
+
+    with ScriptedServer(script) as server:
+        found = ends(drive("http2", server.address))
+    assert found[("INTERNAL", "the answer is malformed: it ended with an interim status")] == 1
+    assert found[("OK", "")] == 11
 
 
 def test_pings_are_answered_by_their_own_bytes():
@@ -406,6 +453,86 @@ def test_a_lost_connection_fails_what_was_on_it_and_no_more(name):
     assert found["UNAVAILABLE"] >= 1
     assert len(server.peers) >= 2
     assert columns.status[-1] == 0
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    return self_signed(tmp_path_factory.mktemp("tls"))
+
+
+def cut_off(peer):
+    """As the kernel does for a process that was killed: no close_notify, the end of the bytes."""
+    os.close(peer.socket.detach())
+
+
+def reset_by_peer(peer):
+    peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    cut_off(peer)
+
+
+def notify_of_the_end(peer):
+    """A close_notify, as a server sends that closes in order, but in the middle of an answer."""
+    peer.socket.settimeout(0.5)
+    with contextlib.suppress(OSError):
+        peer.socket.unwrap()
+
+
+def noise_for_a_record(peer):
+    os.write(peer.socket.fileno(), b"\x17\x03\x03\x00\x20" + bytes(range(32)))
+    time.sleep(0.2)
+
+
+def no_record_at_all(peer):
+    os.write(peer.socket.fileno(), b"HTTP/1.1 503 Service Unavailable\r\n\r\n")
+    time.sleep(0.2)
+
+
+@engines
+@pytest.mark.parametrize("part", ["headers", "half a message", "a whole answer"])
+@pytest.mark.parametrize(
+    "end", [cut_off, reset_by_peer, notify_of_the_end, noise_for_a_record, no_record_at_all]
+)
+def test_a_tls_connection_that_breaks_in_mid_run(name, end, part, certificate):
+    """What was on it fails and is told why; what follows goes over another; nothing is lost."""
+
+    def script(peer, stream):
+        if peer.number == 0 and stream == 9:
+            if part == "a whole answer":
+                peer.answer(stream)
+            else:
+                peer.headers(stream, FIRST)
+                if part == "half a message":
+                    peer.data(stream, BODY[:-2])
+            end(peer)
+            raise OSError  # and the server lets go of it
+        peer.answer(stream)
+
+    tls = Tls(ca=certificate[1])
+    with ScriptedServer(script, certificate=certificate) as server:
+        columns = drive(name, server.address, requests=40, rate=100, tls=tls)
+    found = ends(columns)
+    assert sum(found.values()) == 40
+    codes_found = {code for code, _ in found}
+    assert codes_found <= {"OK", "UNAVAILABLE", "INTERNAL", "UNKNOWN"}
+    assert found[("OK", "")] >= 30
+    assert len(server.peers) >= 2
+    assert columns.status[-1] == 0
+    assert all(text for code, text in found if code != "OK")
+    if part != "a whole answer":
+        assert len(codes_found) > 1
+    if name == "http2":
+        assert codes_found <= {"OK", "UNAVAILABLE"}
+
+
+@engines
+def test_a_tls_server_that_breaks_off_the_handshake(name):
+    def opening(peer):
+        peer.socket.recv(1)
+        raise OSError
+
+    with ScriptedServer(plainly, opening=opening) as server:
+        columns = drive(name, server.address, requests=20, rate=200, deadline_s=0.3, tls=Tls())
+    assert set(codes(columns)) <= {"UNAVAILABLE", "DEADLINE_EXCEEDED"}
 
 
 def test_stream_ids_that_run_out_need_a_new_connection():

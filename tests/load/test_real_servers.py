@@ -285,12 +285,15 @@ def test_a_unix_socket(name, echo_binary, tmp_path):
 
 
 @engines
-def test_an_open_loop_outlives_its_server(name, echo_binary):
+@pytest.mark.parametrize("over", ["TCP", "TLS"])
+def test_an_open_loop_outlives_its_server(name, over, echo_binary, certificate):
     """Killed and gone: what was on the way fails, what follows fails, nothing is lost."""
     picks, offsets = np.zeros(200, np.int32), (np.arange(200) * 5_000_000).astype(np.int64)
+    files = certificate if over == "TLS" else ()
+    tls = Tls(ca=certificate[1]) if over == "TLS" else None
     with (
-        cpp_server(echo_binary, "127.0.0.1:0") as server,
-        engine(name, f"127.0.0.1:{server.port}") as driver,
+        cpp_server(echo_binary, "127.0.0.1:0", *files) as server,
+        engine(name, f"localhost:{server.port}", tls=tls) as driver,
     ):
         killer = threading.Timer(0.4, server.kill)
         killer.start()

@@ -73,10 +73,20 @@ class Recorder:
             message=table[:, 4].astype(np.int32),
         )
 
-    def columns(self, *, started_ns: int, ended_ns: int, cpu_s: float) -> Columns:
-        """Freeze what was recorded."""
+    def columns(self, *, sent: int, started_ns: int, ended_ns: int, cpu_s: float) -> Columns:
+        """Freeze what was recorded. Raises LoadError unless each of `sent` requests has its end."""
+        require_every_end(sent, len(self))
         return merge(
             [self.take()], self.statuses, started_ns=started_ns, ended_ns=ended_ns, cpu_s=cpu_s
+        )
+
+
+def require_every_end(sent: int, ended: int) -> None:
+    """Raise LoadError where requests were lost, or have ended twice: nothing may be dropped."""
+    if sent != ended:
+        raise LoadError(
+            f"{sent} requests were sent, but {ended} have an end",
+            hint="this is a defect of the load generator; please report it",
         )
 
 

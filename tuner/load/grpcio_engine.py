@@ -200,7 +200,9 @@ class GrpcioEngine:
         ended_ns, cpu_s = monotonic_ns(), process_time() - cpu_s
         if outstanding:
             await asyncio.wait(outstanding)
-        return recorder.columns(started_ns=started_ns, ended_ns=min(ended_ns, end_ns), cpu_s=cpu_s)
+        return recorder.columns(
+            sent=number, started_ns=started_ns, ended_ns=min(ended_ns, end_ns), cpu_s=cpu_s
+        )
 
     async def _closed_loop(
         self,
@@ -231,4 +233,6 @@ class GrpcioEngine:
         await asyncio.sleep(duration_s)
         ended_ns, cpu_s = monotonic_ns(), process_time() - cpu_s
         await asyncio.wait(clients)
-        return recorder.columns(started_ns=started_ns, ended_ns=min(ended_ns, end_ns), cpu_s=cpu_s)
+        return recorder.columns(
+            sent=issued, started_ns=started_ns, ended_ns=min(ended_ns, end_ns), cpu_s=cpu_s
+        )
