@@ -74,7 +74,7 @@ class Recorder:
         )
 
     def columns(self, *, sent: int, started_ns: int, ended_ns: int, cpu_s: float) -> Columns:
-        """Freeze what was recorded. Raises LoadError unless each of `sent` requests has its end."""
+        """Freeze what was recorded. Raises LoadError unless each of `sent` requests ended."""
         require_every_end(sent, len(self))
         return merge(
             [self.take()], self.statuses, started_ns=started_ns, ended_ns=ended_ns, cpu_s=cpu_s
