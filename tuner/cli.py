@@ -112,9 +112,17 @@ def tune(
 @click.option(
     "--seconds", type=click.FloatRange(0.2, 60), default=3.0, show_default=True, help="Per figure."
 )
+@click.option(
+    "--processes",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="As load.processes of the scenario it is for.",
+)
+@click.option("--cpus", default="auto", show_default=True, help="As its load.cpus.")
 @as_json
 @guarded
-def calibrate(engine: str, seconds: float, json_: bool) -> None:
+def calibrate(engine: str, seconds: float, processes: int, cpus: str, json_: bool) -> None:
     """Measure the load generator itself on this machine, against a server that does nothing.
 
     Keeps the result for this machine: no load above half of it is measured afterwards. Uses
@@ -124,9 +132,14 @@ def calibrate(engine: str, seconds: float, json_: bool) -> None:
     Example:  tuner calibrate --json
     """  # noqa: D301
     from tuner.commands import calibrate as calibrations
+    from tuner.server.cpus import place
 
     found = calibrations.calibrate(
-        engine, seconds=seconds, notify=lambda text: click.echo(text, err=True)
+        engine,
+        placement=place("auto", cpus),
+        processes=processes,
+        seconds=seconds,
+        notify=lambda text: click.echo(text, err=True),
     )
     path = calibrations.keep(found)
     if json_:

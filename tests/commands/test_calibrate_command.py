@@ -42,6 +42,15 @@ def test_calibrations_are_kept_by_engine_and_machine(cache):
     assert calibrations.known("http2", placement).requests_per_s == 7.0
 
 
+def test_several_processes_are_another_generator(cache):
+    placement = place("auto", "auto")
+    calibrations.keep(calibration(rate=5.0))
+    calibrations.keep(calibration(rate=9.0, processes=2))
+    assert calibrations.known("http2", placement).requests_per_s == 5.0
+    assert calibrations.known("http2", placement, 2).requests_per_s == 9.0
+    assert calibrations.known("http2", placement, 3) is None
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"a": {"b": 1}}'])
 def test_a_damaged_cache_is_none(cache, text):
     cache.parent.mkdir()
@@ -68,6 +77,17 @@ def test_the_contract_for_scripts(engine, cache):
         calibrations.known(engine, place("auto", "auto")).requests_per_s
         == (found["requests_per_s"])
     )
+
+
+@pytest.mark.slow
+def test_a_generator_of_two_processes_is_measured_as_such(cache):
+    done = tuner("calibrate", "--json", "--seconds", 0.3, "--processes", 2, "--cpus", "all")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["machine"]["processes"] == 2
+    placement = place("auto", "all")
+    kept = calibrations.known("http2", placement, 2)
+    assert kept.requests_per_s == found["requests_per_s"]
 
 
 @pytest.mark.slow

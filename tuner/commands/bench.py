@@ -62,7 +62,9 @@ def prepare(
         placement=placement.describe(),
     )
     described["server_cpus"] = [] if running(scenario) else sorted(placement.server)
-    calibration = calibrated(scenario.load.engine, placement, notify)
+    calibration = calibrated(
+        scenario.load.engine, placement, notify, processes=scenario.load.processes
+    )
     described["load_generator"] = asdict(calibration)
     notify("building the requests")
     pool = run.path / "requests.pool"

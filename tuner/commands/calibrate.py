@@ -66,8 +66,8 @@ class Calibration:
         return USABLE_SHARE * self.requests_per_s
 
 
-def machine(placement: Placement) -> dict[str, Any]:
-    """What a calibration depends on, and is kept for."""
+def machine(placement: Placement, processes: int = 1) -> dict[str, Any]:
+    """What a calibration depends on, and is kept for; generator processes where several."""
     return {
         "cpu_model": cpu_model(),
         "cpus": len(os.sched_getaffinity(0)),
@@ -75,6 +75,7 @@ def machine(placement: Placement) -> dict[str, Any]:
         "python": platform.python_version(),
         "placement": placement.describe(),
         "tuner": __version__,
+        **({"processes": processes} if processes > 1 else {}),
     }
 
 
@@ -82,6 +83,7 @@ def calibrate(
     engine: str,
     *,
     placement: Placement | None = None,
+    processes: int = 1,
     seconds: float = 2.0,
     notify: Callable[[str], None] = lambda _text: None,
 ) -> Calibration:
@@ -95,7 +97,13 @@ def calibrate(
     ):
         pool = Path(folder) / "pool"
         _pool().save(pool)
-        with Generator(server.address, pool, engine=engine, cpus=placement.generator) as generator:
+        with Generator(
+            server.address,
+            pool,
+            engine=engine,
+            cpus=placement.generator,
+            processes=processes,
+        ) as generator:
             notify("warming up")
             generator.closed_loop(concurrency=CONCURRENCY, duration_s=seconds / 2, seed=_SEED)
             notify("latency floor")
@@ -121,24 +129,26 @@ def calibrate(
         lag_p99_ms=value_at(0.99, paced.lateness_ns),
         machine_lag_p99_ms=value_at(0.99, machine_lag_ns),
         null_server=server.name,
-        machine=machine(placement),
+        machine=machine(placement, processes),
     )
 
 
-def calibrated(engine: str, placement: Placement, notify: Callable[[str], None]) -> Calibration:
+def calibrated(
+    engine: str, placement: Placement, notify: Callable[[str], None], *, processes: int = 1
+) -> Calibration:
     """What was measured on this machine before, or else now, for a few seconds."""
-    found = known(engine, placement)
+    found = known(engine, placement, processes)
     if found is None:
         notify("measuring the load generator itself, once")
-        found = calibrate(engine, placement=placement, seconds=BRIEF_S)
+        found = calibrate(engine, placement=placement, processes=processes, seconds=BRIEF_S)
         with suppress(HostError):  # it is then measured again next time
             keep(found)
     return found
 
 
-def known(engine: str, placement: Placement) -> Calibration | None:
+def known(engine: str, placement: Placement, processes: int = 1) -> Calibration | None:
     """What was measured on this machine before, under the same conditions."""
-    found = _read().get(_key(engine, machine(placement)))
+    found = _read().get(_key(engine, machine(placement, processes)))
     try:
         return None if found is None else Calibration(**found)
     except TypeError:  # of another version

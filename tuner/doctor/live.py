@@ -38,7 +38,12 @@ def check_live(
     with caught("requests", report):
         pool = build_pool([part(*model) for model in models], seed=scenario.seed)
         pool.save(folder / "requests.pool")
-        usable_rps = calibrated(scenario.load.engine, placement, lambda _text: None).usable_rps
+        usable_rps = calibrated(
+            scenario.load.engine,
+            placement,
+            lambda _text: None,
+            processes=scenario.load.processes,
+        ).usable_rps
         with caught("server", report):
             launcher = launcher_of(scenario, placement, lambda _text: None)
             identity = launcher.identify()
