@@ -13,6 +13,7 @@ import h2.settings
 import numpy as np
 import pytest
 from certificates import self_signed
+from h2.settings import SettingCodes
 from scripted_server import BODY, END, FIRST, LAST, MESSAGE, ScriptedServer
 
 from tuner.http2 import frames
@@ -390,6 +391,36 @@ def test_large_requests_under_small_windows(name, size):
         )
     assert codes(columns) == {"OK": 3}
     assert [body[5:] for _, body in server.peers[0].requests.values()] == [message] * 3
+
+
+@engines
+def test_frame_size_and_windows_change_under_large_requests(name):
+    """h2 refuses a frame or a byte beyond what it has announced, from its acknowledgement on."""
+    wide = {SettingCodes.MAX_FRAME_SIZE: 65_536, SettingCodes.INITIAL_WINDOW_SIZE: 1 << 20}
+    narrow = {SettingCodes.MAX_FRAME_SIZE: 16_384, SettingCodes.INITIAL_WINDOW_SIZE: 3_000}
+    changes = {1: wide, 9: narrow, 17: wide}
+    message = bytes(range(256)) * 800
+
+    def script(peer, stream):
+        if stream in changes:
+            peer.h2.update_settings(changes[stream])
+        peer.answer(stream)
+
+    with ScriptedServer(script) as server:
+        columns = drive(name, server.address, requests=15, rate=60, message=message)
+    assert codes(columns) == {"OK": 15}
+    assert server.faults == []
+    (peer,) = server.peers
+    assert [body[5:] for _, body in peer.requests.values()] == [message] * 15
+    largest = {
+        stream: max(len(e.data) for e in peer.saw(h2.events.DataReceived) if e.stream_id == stream)
+        for stream in peer.requests
+    }
+    assert largest[1] <= 16_384  # what holds until something else is said
+    if name == "http2":
+        assert largest[7] > 16_384
+        assert largest[15] <= 3_000
+        assert largest[29] > 16_384
 
 
 @engines
