@@ -185,9 +185,11 @@ class Generator:
                 "spool": str(own),
             }
             process.tell(command)
-        replies = self._follow(readers, piece_s, watch, stopping)
-        for reader in readers:
-            reader.close()
+        try:
+            replies = self._follow(readers, piece_s, watch, stopping)
+        finally:
+            for reader in readers:
+                reader.close()
         return Spool(
             paths=tuple(path for reader in readers for path in reader.paths),
             statuses=tuple(tuple(reader.statuses) for reader in readers for _ in reader.paths),
