@@ -79,7 +79,8 @@ def test_a_step_is_seen_window_by_window(scenario, tmp_path):
         assert found["host"]["generator_cpu"] > 0
         assert found["achieved_share"] == 1.0
     assert read_log(run / level["histogram"]).count == whole["requests"]
-    assert (run / "report.html").exists()
+    assert (run / "plots" / "timeline.png").exists()
+    assert "The load over time" in (run / "report.html").read_text()
     assert list((run / "trials" / "0000").glob("samples*")) == []
 
 

@@ -64,6 +64,24 @@ def test_a_running_server_is_checked_over_tls(scenario, tmp_path):
     assert "Running server" in (run / "report.html").read_text()
 
 
+def test_doctor_looks_at_a_running_server_over_tls(scenario):
+    done = tuner("doctor", scenario, "--json")
+    found = {item["check"]: item for item in json.loads(done.stdout)["findings"]}
+    assert found["server"]["light"] == "green", done.stderr
+    assert "over TLS" in found["server"]["what"]
+    assert found["request"]["light"] == "green"
+    assert "server.metrics_url" in found["metrics"]["remedy"]
+    assert "generator" in found
+
+
+def test_a_bench_of_a_running_server_over_tls(scenario, tmp_path):
+    out = tmp_path / "results"
+    done = tuner("bench", scenario, "--rate", 100, "--duration", "2s", "--out", out, "--json")
+    assert done.returncode == 0, done.stderr
+    measured = json.loads(done.stdout)["levels"][0]["measurement"]
+    assert measured["requests"] == measured["answered"] > 100
+
+
 def test_who_shows_no_certificate_is_told_so(scenario, tmp_path):
     text = scenario.read_text()
     lines = [line for line in text.splitlines() if not line.startswith("client_")]

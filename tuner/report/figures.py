@@ -10,12 +10,13 @@ from tuner.report.front_figure import FrontInfo, draw_front, front_info
 from tuner.report.load_figure import draw_load, load_info
 from tuner.report.percentile_figure import draw_percentiles, percentile_info
 from tuner.report.run import Run
+from tuner.report.timeline_figure import draw_timeline, timeline_info
 from tuner.slo import percentile_label
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FIGURE_NAMES = ("front", "load", "percentiles", "batches")
+FIGURE_NAMES = ("front", "load", "percentiles", "batches", "timeline")
 """File names, without ending, of all the plots that a report may have."""
 
 _LOAD_CAPTION = (
@@ -28,6 +29,12 @@ _PERCENTILES_CAPTION = (
     "Recommended and default at the nearest loads that both were measured at, and the recommended "
     "at its own sustainable rate. The axis is stretched to the right, so that the slowest "
     "requests, which a promise is about, can be told apart."
+)
+
+
+_TIMELINE_CAPTION = (
+    "Offered is what was due in a window, answered is what came back in it: where answered stays "
+    "below, requests wait. Latency belongs to the window in which its request was due."
 )
 
 
@@ -60,6 +67,8 @@ def _plots(run: Run) -> Iterator[Plot]:
     if (batches := batch_info(run)) is not None:
         title = "Batches as the server counted them"
         yield _plot("batches", title, _batches_caption(batches), draw_batches(batches))
+    if (timeline := timeline_info(run)) is not None:
+        yield _plot("timeline", "The load over time", _TIMELINE_CAPTION, draw_timeline(timeline))
 
 
 def _front_caption(info: FrontInfo) -> str:
