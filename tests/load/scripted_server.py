@@ -155,7 +155,7 @@ class ScriptedServer:
             peer.flush()
         else:
             peer.h2.data_to_send()
-        while data := peer.socket.recv(65_536):
+        for data in whole_frames(peer.socket):
             for event in peer.h2.receive_data(data):
                 peer.events.append(event)
                 self.on_event(peer, event)
@@ -171,3 +171,23 @@ class ScriptedServer:
             peer.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
         elif isinstance(event, h2.events.StreamEnded):
             self.script(peer, event.stream_id)
+
+
+def whole_frames(connected):
+    """Yield the preface, then frame by frame: h2 heeds a new MAX_FRAME_SIZE only from one call of
+    `receive_data` to the next."""
+    unread, preface = b"", True
+    while data := connected.recv(65_536):
+        unread += data
+        while (size := frame_bytes(unread, preface)) <= len(unread):
+            yield unread[:size]
+            unread, preface = unread[size:], False
+
+
+def frame_bytes(data, preface):
+    """How long what `data` begins with is, as far as it can be told."""
+    if preface:
+        return len(frames.PREFACE)
+    if len(data) < frames.FRAME_HEAD_BYTES:
+        return frames.FRAME_HEAD_BYTES
+    return frames.FRAME_HEAD_BYTES + (frames.FRAME_HEAD.unpack_from(data)[0] >> 8)

@@ -407,7 +407,9 @@ def test_frame_size_and_windows_change_under_large_requests(name):
         peer.answer(stream)
 
     with ScriptedServer(script) as server:
-        columns = drive(name, server.address, requests=15, rate=60, message=message)
+        columns = drive(
+            name, server.address, requests=15, rate=60, message=message, deadline_s=30.0
+        )
     assert codes(columns) == {"OK": 15}
     assert server.faults == []
     (peer,) = server.peers
