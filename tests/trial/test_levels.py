@@ -128,7 +128,7 @@ def test_a_neighbour_of_two_minutes_is_waited_for(tmp_path, monkeypatch, busy_s,
     measured = levels(tmp_path, SimulatedServer(exponential(1000.0)))
     slept = []
     monkeypatch.setattr("tuner.trial.levels.time.sleep", slept.append)
-    monkeypatch.setattr(Levels, "_meter", lambda _self: Meter(lambda: sum(slept) < busy_s))
+    monkeypatch.setattr(Levels, "meter", lambda _self: Meter(lambda: sum(slept) < busy_s))
     level = measured.offered(300.0)
     assert level.verdict.valid is valid
     assert sum(slept) == pytest.approx(min(busy_s, 180.0), abs=2.0)
