@@ -52,34 +52,57 @@ class Others:
     def __init__(self, cpus: tuple[int, ...]) -> None:
         self._cpus = cpus
         self._at_s = time.monotonic()
-        self._used_s = _used_s()
+        self._used = _used()
         self._stolen_s = _stolen_s(cpus)
 
     def conditions(self) -> Conditions:
         run_s = time.monotonic() - self._at_s
-        used_s = _used_s()
-        # A process that has ended is in its parent's times, which hold its children's.
-        foreign_s = sum(
-            used_s[process] - self._used_s.get(process, 0.0)
-            for process in used_s.keys() - _family()
-        )
+        foreign_s = _growth_s(self._used, _used(), _family())
         return Conditions(
-            foreign_cores=round(max(foreign_s, 0.0) / run_s, 3),
+            foreign_cores=round(foreign_s / run_s, 3),
             stolen_cores=round((_stolen_s(self._cpus) - self._stolen_s) / run_s, 3),
         )
 
 
-def _used_s() -> dict[int, float]:
-    """Processor seconds of every process and of its children that have ended, by process id.
+@dataclass(frozen=True, slots=True)
+class Used:
+    """Processor seconds of a process, and of those of its children that have ended."""
+
+    own_s: float = 0.0
+    reaped_s: float = 0.0
+
+
+def _growth_s(before: dict[int, Used], after: dict[int, Used], family: set[int]) -> float:
+    """What processes outside the family used between two readings, those that ended included.
+
+    A process that has ended is, with its whole life, in the sum of whoever waited for it: its
+    parent, or an ancestor of that. Of this the part up to the first reading does not count.
+    """
+    own_s = reaped_s = 0.0
+    for process in after.keys() - family:
+        first, last = before.get(process, Used()), after[process]
+        own_s += max(last.own_s - first.own_s, 0.0)
+        reaped_s += max(last.reaped_s - first.reaped_s, 0.0)
+    ended = [before[process] for process in before.keys() - after.keys()]
+    earlier_s = sum(used.own_s + used.reaped_s for used in ended)
+    return own_s + max(reaped_s - earlier_s, 0.0)
+
+
+def _used() -> dict[int, Used]:
+    """What every process has used.
 
     Not the machine's own sums: those come from ticks, which miss what runs for microseconds.
     """
     found = {}
     for process in psutil.process_iter():
         try:
-            found[process.pid] = float(sum(process.cpu_times()[:4]))
+            times = process.cpu_times()
         except psutil.Error:
             continue  # it has just ended
+        found[process.pid] = Used(
+            own_s=times.user + times.system,
+            reaped_s=times.children_user + times.children_system,
+        )
     return found
 
 

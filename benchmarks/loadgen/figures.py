@@ -7,6 +7,7 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib import ticker
 
 Row = dict[str, Any]
 PEERS = ("closed", "locust", "perf_analyzer")
@@ -169,7 +170,10 @@ def plot(rows: list[Row], path: Path) -> None:
     for axis in axes:
         axis.set_visible(bool(axis.lines and any(len(line.get_xdata()) for line in axis.lines)))
         axis.grid(alpha=0.3, which="both")
-    axes[0].legend()
-    axes[3].legend()
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter(ticker.LogFormatter(minor_thresholds=(1.5, 0.5)))
+    lines = {line.get_label(): line for axis in axes for line in axis.lines}
+    named = {label: line for label, line in lines.items() if not label.startswith("_")}
+    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=len(named) or 1)
     figure.savefig(path, dpi=110)
     plt.close(figure)
