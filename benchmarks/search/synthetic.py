@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tuner.search.space import LADDERS
 from tuner.simulate.policy import Policy
 from tuner.simulate.scheduler import simulate
 from tuner.simulate.service import ServiceModel
@@ -58,6 +59,7 @@ class Law(ServiceModel):
     row_ms: float = 0.1
     cliff_at: int = 1 << 30
     cliff: float = 1.0
+    cliffs: tuple[tuple[int, float], ...] = ()
     thrash: float = 0.0
     step: int = 1
 
@@ -65,7 +67,9 @@ class Law(ServiceModel):
         """Milliseconds by rows: a roofline in tiles of `step` rows."""
         tiles = np.ceil(np.asarray(rows) / self.step) * self.step
         run = np.hypot(self.floor_ms, self.row_ms * tiles)
-        return np.where(rows > self.cliff_at, run * self.cliff, run)
+        for at, factor in ((self.cliff_at, self.cliff), *self.cliffs):
+            run = np.where(rows > at, run * factor, run)
+        return np.asarray(run, np.float64)
 
     def slowness(self, most: int) -> Floats:
         """Nothing until the cores are taken, then their share."""
@@ -85,6 +89,13 @@ class Kind:
     cpus: int = 8
     flags: tuple[int, ...] = ()
     """Values of a flag that makes operators faster and leaves fewer cores to batches."""
+    words: tuple[tuple[str, float], ...] = ()
+    """Values of a further parameter with the factor by which each slows every batch."""
+    ladders: tuple[str, ...] = ()
+    sizes: tuple[int, ...] = SIZES
+    timeouts: tuple[int, ...] = TIMEOUTS
+    restart: float = RESTART
+    """Spread of speed between starts of one configuration."""
 
 
 KINDS = (
@@ -128,11 +139,67 @@ def drawn(kind: Kind, seed: int) -> Kind:
     return replace(kind, name=f"synthetic-{kind.name}-{seed}", law=law)
 
 
+def anything(seed: int) -> Kind:
+    """A surface of no family: its law, limit, noise and space are all drawn at random."""
+    rng = np.random.default_rng((seed, 23))
+
+    def between(low: float, high: float) -> float:
+        return float(np.exp(rng.uniform(math.log(low), math.log(high))))
+
+    def some(values: tuple[int, ...], least: int) -> tuple[int, ...]:
+        count = int(rng.integers(least, len(values) + 1))
+        return tuple(sorted(int(v) for v in rng.choice(values, count, replace=False)))
+
+    gpu = rng.random() < 0.5
+    cpus = int(rng.choice((4, 8, 16)))
+    floor = between(0.5, 15.0)
+    row = floor * (between(0.005, 0.1) if gpu else between(0.1, 2.0))
+    cliffs = tuple(
+        (int(rng.choice((8, 16, 32, 64, 128))), between(1.25, 2.5))
+        for _ in range(int(rng.choice((0, 1, 2), p=(0.55, 0.35, 0.1))))
+    )
+    law = Law(
+        (1,),
+        (1.0,),
+        floor_ms=floor,
+        row_ms=row,
+        cliffs=cliffs,
+        cores=between(1.0, 2.0) if gpu else between(1.0, cpus),
+        step=int(rng.choice((1, 4, 8))) if gpu else 1,
+        thrash=between(0.01, 0.15),
+        spread=between(0.05, 0.25),
+        delay_ms=between(0.2, 1.0),
+        front_ms=between(0.005, 0.03),
+    )
+    sizes = some((2, 4, 8, 16, 32, 64, 128, 256), 4)
+    threads = some((1, 2, 4, 8), 3)
+    largest = float(law.run_of(np.array([int(rng.choice(sizes))]))[0])
+    kinds_of_further = int(rng.choice(4, p=(0.5, 0.15, 0.2, 0.15)))
+    words = tuple((word, float(np.exp(rng.normal(0.0, 0.25)))) for word in ("a", "b", "c"))
+    return Kind(
+        f"synthetic-{'gpu' if gpu else 'cpu'}-any{seed}",
+        law,
+        float(f"{max(largest * between(1.3, 6.0), 4 * floor):.2g}"),
+        threads=threads,
+        cpus=cpus,
+        flags=(1, 2, 4) if kinds_of_further == 1 and not gpu else (),
+        words=words[: int(rng.integers(2, 4))] if kinds_of_further == 2 else (),
+        ladders=("any", "powers_of_two", "linear") if kinds_of_further == 3 else (),
+        sizes=sizes,
+        timeouts=some(TIMEOUTS, 3),
+        restart=float(rng.choice((0.01, 0.02, 0.04, 0.08))),
+    )
+
+
 def write(kind: Kind, folder: Path) -> Path:
     """Write a synthetic surface in the form of a recorded one."""
     path = folder / f"{kind.name}.csv"
-    flag = ("tensorflow_intra_op_parallelism",) if kind.flags else ()
-    names = ("max_batch_size", "batch_timeout_micros", "num_batch_threads", *flag)
+    names = (
+        *("max_batch_size", "batch_timeout_micros", "num_batch_threads"),
+        *(("allowed_batch_sizes",) if kind.ladders else ()),
+        *(("tensorflow_intra_op_parallelism",) if kind.flags else ()),
+        *(("some_option",) if kind.words else ()),
+    )
     folder.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as file:
         file.write("# SYNTHETIC: drawn by a simulation, measured on no server.\n")
@@ -143,33 +210,48 @@ def write(kind: Kind, folder: Path) -> Path:
         for config in _configs(kind):
             for replicate in range(REPLICATES):
                 for level in _levels(kind, config, replicate):
-                    table.writerow((*config, *level[:-1], replicate, level[-1]))
+                    table.writerow((*config.values(), *level[:-1], replicate, level[-1]))
     return path
 
 
-def _configs(kind: Kind) -> Iterator[tuple[int, ...]]:
-    flags = [(value,) for value in kind.flags] or [()]
-    yield (0, 0, 0, *flags[0])
-    yield (1000, 0, kind.cpus, *flags[0])
-    for size, timeout, threads, flag in itertools.product(SIZES, TIMEOUTS, kind.threads, flags):
-        yield (size, timeout, threads, *flag)
+Config = dict[str, int | str]
 
 
-def _levels(kind: Kind, config: tuple[int, ...], replicate: int) -> Iterator[tuple[float, ...]]:
+def _configs(kind: Kind) -> Iterator[Config]:
+    further: dict[str, tuple[int | str, ...]] = {}
+    if kind.ladders:
+        further["ladder"] = kind.ladders
+    if kind.flags:
+        further["flag"] = kind.flags
+    if kind.words:
+        further["word"] = tuple(word for word, _ in kind.words)
+    first = {name: values[0] for name, values in further.items()}
+    yield {"size": 0, "timeout": 0, "threads": 0, **first}
+    yield {"size": 1000, "timeout": 0, "threads": kind.cpus, **first}
+    choices = {"size": kind.sizes, "timeout": kind.timeouts, "threads": kind.threads, **further}
+    for values in itertools.product(*choices.values()):
+        yield dict(zip(choices, values, strict=True))
+
+
+def _levels(kind: Kind, config: Config, replicate: int) -> Iterator[tuple[float, ...]]:
     """A ladder that brackets the sustainable rate, from 0.7 of the capacity on."""
-    size, timeout_us, threads, *flag = config
+    size, threads = int(config["size"]), int(config["threads"])
     policy = Policy(
         threads=max(threads, 1),
         largest_batch=max(size, 1),
-        timeout_ns=timeout_us * 1000,
+        timeout_ns=int(config["timeout"]) * 1000,
+        allowed=LADDERS[str(config.get("ladder", "any"))](size) if size else (),
         batching=size > 0,
     )
-    speed = _speed(config, replicate, kind.name)
-    law = _flagged(kind.law, flag[0]) if flag else kind.law
+    speed = _speed(kind, config, replicate)
+    law = _flagged(kind.law, int(config.get("flag", 1)))
+    slower = dict(kind.words).get(str(config.get("word")), 1.0)
+    law = replace(law, floor_ms=law.floor_ms * slower, row_ms=law.row_ms * slower)
+    seeds = _seeds(config)
     low, high = 0.0, math.inf
     rate = 0.7 * capacity_rps(policy, law)
     for _ in range(LEVELS):
-        outcome = _measured(policy, law, rate / speed, (*config, replicate))
+        outcome = _measured(policy, law, rate / speed, (*seeds, replicate))
         kept = outcome.percentile_ms(0.99) <= kind.limit_ms
         low, high = (rate, high) if kept else (low, rate)
         seconds = max(2.0, REQUESTS / rate)
@@ -187,11 +269,17 @@ def _levels(kind: Kind, config: tuple[int, ...], replicate: int) -> Iterator[tup
         rate = rate * 1.3 if math.isinf(high) else rate * 0.6 if not low else (low + high) / 2
 
 
-def _speed(config: tuple[int, ...], replicate: int, name: str) -> float:
+def _seeds(config: Config) -> tuple[int, ...]:
+    return tuple(
+        value if isinstance(value, int) else sum(value.encode()) for value in config.values()
+    )
+
+
+def _speed(kind: Kind, config: Config, replicate: int) -> float:
     """How fast this start happens to be; a part of it is the configuration's own."""
-    own = np.random.default_rng((*map(ord, name), *config))
-    start = np.random.default_rng((*map(ord, name), *config, replicate + 1))
-    return float(np.exp(RESTART * (own.standard_normal() / 2 + start.standard_normal())))
+    own = np.random.default_rng((*map(ord, kind.name), *_seeds(config)))
+    start = np.random.default_rng((*map(ord, kind.name), *_seeds(config), replicate + 1))
+    return float(np.exp(kind.restart * (own.standard_normal() / 2 + start.standard_normal())))
 
 
 def _flagged(law: Law, width: int) -> Law:

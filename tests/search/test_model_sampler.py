@@ -111,7 +111,7 @@ def test_where_rates_are_mere_chance_the_model_is_set_aside_and_says_so():
         return float(np.exp(rng.normal(6, 1.2)))
 
     study.optimize(chance, n_trials=10)
-    assert any("set aside, TPE chooses" in text for text in said)
+    assert any("set aside" in text for text in said)
     assert len(study.trials) == 10
 
 

@@ -18,11 +18,14 @@ Floats = NDArray[np.float64]
 LEVEL = 0.3
 """Standard deviation of an error that all configurations share."""
 
-AMPLITUDES = (0.04, 0.08, 0.16, 0.32, 0.6)
+AMPLITUDES = (0.03, 0.06, 0.12, 0.25, 0.5, 1.0)
 REACHES = (0.7, 1.4)
-NOISES = (0.02, 0.05, 0.1)
+NOISES = (0.02, 0.05, 0.1, 0.2)
 LIKELY_AMPLITUDE, LIKELY_NOISE = 0.12, 0.04
 """Medians of the prior on how large errors are, and how far measurements of one rate spread."""
+
+ALONE = 0.5
+"""Share of an error's variance that depends on one parameter at a time, summed over them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,33 +50,46 @@ class Correction:
 
         The deviation includes what is each configuration's own, and no neighbour tells.
         """
-        cross = _kernel(features, self.features, self.amplitude, self.reach)
+        likeness = _likeness(features, self.features, self.reach)
+        cross = self.amplitude**2 * likeness + LEVEL**2
         mean = cross @ self.weights
         explained = np.einsum("ij,jk,ik->i", cross, self.inverse, cross)
         variance = np.maximum(self.amplitude**2 + LEVEL**2 - explained, 0.0)
         return mean, np.sqrt(variance + self.noise**2)
 
 
-def learn(features: Floats, errors: Floats) -> Correction:
+def learn(
+    features: Floats, errors: Floats, *, likely_amplitude: float = LIKELY_AMPLITUDE
+) -> Correction:
     """Fit the process to the errors of n measured configurations, features (n, d)."""
-    fitted = (
-        _fit(features, errors, amplitude, reach, noise)
-        for amplitude, reach, noise in itertools.product(AMPLITUDES, REACHES, NOISES)
+    fits = []
+    for reach in REACHES:
+        likeness = _likeness(features, features, reach)
+        fits += [
+            _fit(features, errors, likeness, amplitude, reach, noise)
+            for amplitude, noise in itertools.product(AMPLITUDES, NOISES)
+        ]
+    return max(
+        fits, key=lambda correction: correction.evidence + _prior(correction, likely_amplitude)
     )
-    return max(fitted, key=lambda correction: correction.evidence + _prior(correction))
 
 
-def _prior(correction: Correction) -> float:
-    far = math.log(correction.amplitude / LIKELY_AMPLITUDE) / 1.0
+def _prior(correction: Correction, likely_amplitude: float) -> float:
+    far = math.log(correction.amplitude / likely_amplitude) / 1.0
     spread = math.log(correction.noise / LIKELY_NOISE) / 0.7
     return -0.5 * (far**2 + spread**2)
 
 
 def _fit(
-    features: Floats, errors: Floats, amplitude: float, reach: float, noise: float
+    features: Floats,
+    errors: Floats,
+    likeness: Floats,
+    amplitude: float,
+    reach: float,
+    noise: float,
 ) -> Correction:
     count = len(errors)
-    covariance = _kernel(features, features, amplitude, reach) + noise**2 * np.eye(count)
+    covariance = amplitude**2 * likeness + LEVEL**2 + noise**2 * np.eye(count)
     inverse = np.asarray(np.linalg.inv(covariance), np.float64)
     weights = inverse @ errors
     _, log_determinant = np.linalg.slogdet(covariance)
@@ -84,10 +100,12 @@ def _fit(
     )
 
 
-def _kernel(one: Floats, other: Floats, amplitude: float, reach: float) -> Floats:
-    """Squared exponential in the features, and an error common to all."""
-    squares = ((one[:, None, :] - other[None, :, :]) ** 2).sum(axis=2)
-    return np.asarray(amplitude**2 * np.exp(-0.5 * squares / reach**2) + LEVEL**2)
+def _likeness(one: Floats, other: Floats, reach: float) -> Floats:
+    """1 for equal configurations: alike in all, and, for its share, alike in each parameter."""
+    apart = ((one[:, None, :] - other[None, :, :]) / reach) ** 2
+    together = np.exp(-0.5 * apart.sum(axis=2))
+    alone = np.exp(-0.5 * apart).mean(axis=2) if apart.shape[2] else together
+    return np.asarray((1 - ALONE) * together + ALONE * alone)
 
 
 def features_of(

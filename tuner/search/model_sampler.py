@@ -25,9 +25,10 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from tuner.search.correction import Floats, features_of
-from tuner.search.proposing import Candidate, Proposer, Seen
-from tuner.search.space import Choice, Point, Space, config_of, guide_points
-from tuner.simulate.curves import Curve, CurvePoint
+from tuner.search.proposing import Candidate, Proposal, Proposer, Seen
+from tuner.search.space import FLAG, Choice, Point, Space, config_of, guide_points
+from tuner.server.flags import flag_text
+from tuner.simulate.curves import Curve, CurvePoint, Traits
 from tuner.simulate.policy import Policy
 from tuner.slo import PERCENTILES, Slo
 
@@ -42,6 +43,9 @@ LEAST_REACH = 8
 
 MOST_CANDIDATES = 600
 """In a larger space a random part, new at every ask, is looked at."""
+
+TRUSTED_LEAST, TRUSTED = 0.2, 0.4
+"""Shares of the simulator's word below which it is doubted, and from which believed again."""
 
 FAILURE_REACH = 1.0
 """Configurations nearer than this to one that crashed are expected to crash too."""
@@ -81,11 +85,15 @@ def from_json(data: Mapping[str, Any]) -> Curve:
             for point in data["points"]
         ),
         data["sustainable_rps"],
+        tuple((name, value) for name, value in data.get("traits", ())),
     )
 
 
 class ModelSampler(BaseSampler):
-    """Proposes the point with the most expected gain per second of server time."""
+    """Proposes the point with the most expected gain per second of server time.
+
+    `skipped` are the ids of configurations that are not to be proposed, whatever they promise.
+    """
 
     def __init__(
         self,
@@ -104,12 +112,14 @@ class ModelSampler(BaseSampler):
         self._rng = np.random.default_rng(seed)
         self._guides = guides
         self._fallback = TPESampler(seed=seed, multivariate=True, n_startup_trials=4)
-        self._doubt: str | None = None
+        self._doubted = False
+        self.skipped: frozenset[str] = frozenset()
         self._proposer = Proposer(
             setting.slo,
             setting.rows,
             max(int(size) for size in self._space.choices["max_batch_size"]),
             seed,
+            _traits(self._space),
         )
 
     def infer_relative_search_space(
@@ -152,8 +162,9 @@ class ModelSampler(BaseSampler):
 
     def _left(self, trials: Sequence[FrozenTrial]) -> list[Point]:
         """Points that no trial has, as configurations; a part of them in a large space."""
-        measured = {config_of(trial.params).id for trial in trials if self._covers(trial)}
-        left = [point for point in self._space.points() if config_of(point).id not in measured]
+        known = {config_of(trial.params).id for trial in trials if self._covers(trial)}
+        known |= self.skipped
+        left = [point for point in self._space.points() if config_of(point).id not in known]
         if len(left) > MOST_CANDIDATES:
             chosen = self._rng.choice(len(left), MOST_CANDIDATES, replace=False)
             left = [left[at] for at in sorted(chosen)]
@@ -168,28 +179,31 @@ class ModelSampler(BaseSampler):
         self, seen: Sequence[Seen], left: Sequence[Point], trials: Sequence[FrozenTrial]
     ) -> int | None:
         features = features_of(left, self._space.choices)
-        candidates = [
-            Candidate(self._policy(point), row) for point, row in zip(left, features, strict=True)
-        ]
+        candidates = [self._candidate(*pair) for pair in zip(left, features, strict=True)]
         proposal = self._proposer.propose(seen, candidates)
         if proposal is None:
             return None
-        self._tell(proposal.doubt)
-        if proposal.doubt is not None:
-            return None
+        self._tell(proposal)
         gains = proposal.gains * (1 - self._failing(features, trials))
+        worth = gains / self._cost(proposal.means, trials)
         # A tie, such as no gain anywhere, goes to the highest prediction.
-        order = np.lexsort((proposal.means, gains / self._cost(proposal.means, trials)))
-        return int(order[-1])
+        return int(np.lexsort((proposal.means, worth))[-1])
 
-    def _tell(self, doubt: str | None) -> None:
-        if (doubt is None) != (self._doubt is None):
+    def _candidate(self, point: Point, features: Floats) -> Candidate:
+        config = config_of(point)
+        return Candidate(Policy.of(config, cpus=self._setting.cpus), features, config.flags)
+
+    def _tell(self, proposal: Proposal) -> None:
+        doubted = proposal.share < TRUSTED_LEAST if not self._doubted else proposal.share < TRUSTED
+        if doubted != self._doubted:
             self._setting.say(
-                "the model of the scheduler explains the rates again: it chooses what is next"
-                if doubt is None
-                else f"the model of the scheduler is set aside, TPE chooses: {doubt}"
+                f"the model of the scheduler is set aside: it predicts measured rates with an "
+                f"error of {proposal.error * 100:.0f} %, and how alike configurations are tells "
+                f"more; that chooses what is next"
+                if doubted
+                else "the model of the scheduler explains the rates again: it chooses what is next"
             )
-        self._doubt = doubt
+        self._doubted = doubted
 
     def _policy(self, point: Point) -> Policy:
         return Policy.of(config_of(point), cpus=self._setting.cpus)
@@ -202,7 +216,9 @@ class ModelSampler(BaseSampler):
         if CURVE in trial.user_attrs:
             curve = from_json(trial.user_attrs[CURVE])
         elif covered and rate > 0:
-            curve = Curve(self._policy(dict(trial.params)), (self._at_limit(rate),), rate)
+            point = dict(trial.params)
+            traits = config_of(point).flags
+            curve = Curve(self._policy(point), (self._at_limit(rate),), rate, traits)
         else:
             return None
         at = features_of([dict(trial.params)], self._space.choices)[0] if covered else None
@@ -246,6 +262,16 @@ class ModelSampler(BaseSampler):
         base = max(float(np.mean(costs) - slope * np.mean(gaps)), 0.2 * float(np.mean(costs)))
         gap = np.exp(-np.where(np.isfinite(means), means, -math.log(float(gaps.max()))))
         return np.asarray(base + slope * np.minimum(gap, gaps.max()))
+
+
+def _traits(space: Space) -> Traits:
+    """All values of the flags that are searched."""
+    return tuple(
+        (name.removeprefix(FLAG), flag_text(value))
+        for name, values in space.choices.items()
+        if name.startswith(FLAG) and len(values) > 1
+        for value in values
+    )
 
 
 def _counts(trial: FrozenTrial) -> bool:

@@ -1,9 +1,9 @@
 """Which configuration to measure next: the simulator's word, corrected, and what it may gain.
 
 Every configuration's sustainable rate is predicted by the fitted service model and by others
-that are about as plausible, each corrected by what it got wrong so far. The expected improvement
-over the best (Jones, Schonlau & Welch 1998), averaged over the models by how well each explains
-the rates, and divided by what a trial costs, decides.
+that are about as plausible, each corrected by what it got wrong so far; and by none, from how
+alike configurations are. The expected improvement over the best (Jones, Schonlau & Welch 1998),
+averaged over these by how well each explains the rates, decides.
 """
 
 import math
@@ -11,33 +11,41 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tuner.search.correction import Correction, Floats, learn
 from tuner.simulate.calibrate import Calibration, fit
-from tuner.simulate.curves import Curve
+from tuner.simulate.curves import Curve, Traits
+from tuner.simulate.express import fits, highest_rps
 from tuner.simulate.policy import Policy
 from tuner.simulate.service import ServiceModel
-from tuner.simulate.sustain import Workload, holds, sustainable_rps
+from tuner.simulate.sustain import Workload, sustainable_rps
 from tuner.slo import Slo
 
 REQUESTS = 800
-DRAWS = 2
-RESOLUTION = 0.04
-HOPELESS = 2.0
-"""A candidate whose corrected prediction lies so many deviations below the best gains nothing."""
+DRAWS = 8
+RESOLUTION = 0.02
 
-AFRESH = (7, 11)
+AFRESH = (5, 7, 11, 19)
 """Numbers of curves at which a fit from nothing may find a better explanation."""
 
 FEWEST = 2
 """Measured rates from which errors are learnt."""
 
-UNEXPLAINED = 0.9
-"""Where errors of predicting the measured rates from each other reach this share of how much
-they differ, the model explains nothing."""
+UNCARRIED = 3e-4
+"""What counts for a rate, as a share of the highest, where the SLO holds at no load."""
 
-JUDGED_FROM = 6
-"""Measured rates from which the model itself is judged."""
+DIFFERENCES = 0.5
+"""How far rates of configurations differ, as a log ratio, where no model says: prior median."""
+
+BELIEF = 0.75
+"""Weight of the fitted models together, before any rate has spoken."""
+
+SHORT = 48
+"""Candidates that are judged by every explanation; of the others only the best fit is asked."""
+
+Point = tuple[Policy, Traits]
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +54,7 @@ class Candidate:
 
     policy: Policy
     features: Floats
+    traits: Traits = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,28 +70,46 @@ class Seen:
 class Proposal:
     """Expected improvements as log ratios, one a candidate, and whether to believe them.
 
-    `doubt` says in words why the model cannot be relied on, None where it can.
+    `means` are predicted rates as logs, `share` how much of the word is the simulator's, and
+    `error` how far its predictions of single rates from the others were off, as a log ratio.
     """
 
     gains: Floats
     means: Floats
-    doubt: str | None
+    share: float
+    error: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """One explanation: what it makes of the candidates, and the log of its weight."""
+
+    mean: Floats
+    gains: Floats
+    weight: float
+    error: float
+
+    def only(self, short: Ints) -> "_Member":
+        """The same for some of the candidates."""
+        return _Member(self.mean[short], self.gains[short], self.weight, self.error)
 
 
 @dataclass(slots=True)
 class Proposer:
-    """Keeps the last fit, from which the next one starts."""
+    """Keeps the last fit, from which the next one starts. `traits` are the values of all flags."""
 
     slo: Slo
     rows: tuple[tuple[int, float], ...]
     largest_batch: int
     seed: int
+    traits: Traits = ()
     calibration: Calibration | None = None
+    workload: Workload | None = None
 
     def propose(self, seen: Sequence[Seen], candidates: Sequence[Candidate]) -> Proposal | None:
         """Judge all candidates; None where too little was measured to fit a model to."""
-        self.calibration = self._fit([item.curve for item in seen])
         rated = [item for item in seen if item.rate_rps and item.features is not None]
+        self.calibration = self._fit([item.curve for item in seen])
         if self.calibration is None or len(rated) < FEWEST:
             return None
         return self._judge(self.calibration, rated, candidates)
@@ -97,6 +124,7 @@ class Proposer:
                 curves,
                 largest_batch=self.largest_batch,
                 rows=self.rows,
+                traits=self.traits,
                 start=start,
                 draws=DRAWS,
                 seed=self.seed,
@@ -112,78 +140,89 @@ class Proposer:
     def _judge(
         self, calibration: Calibration, rated: Sequence[Seen], candidates: Sequence[Candidate]
     ) -> Proposal:
-        workload = Workload.poisson(REQUESTS, seed=self.seed + 1, rows=self.rows)
         logs = np.log([item.rate_rps or 0.0 for item in rated])
         at = np.array([item.features for item in rated])
         to = np.array([candidate.features for candidate in candidates])
-        gains, means, weights, doubts = [], [], [], []
-        for service in (calibration.service, *calibration.plausible):
-            known = np.array([self._log(item.curve.policy, service, workload) for item in rated])
-            errors = logs - known
-            if not np.all(np.isfinite(errors)):
-                continue
-            correction = learn(at, errors)
-            incumbent = float((known + correction.at(at)[0]).max())
-            offset, deviation = correction.at(to)
-            floor = incumbent - offset - HOPELESS * deviation
-            predicted = np.array(
-                [
-                    self._log(candidate.policy, service, workload, floor=float(least))
-                    for candidate, least in zip(candidates, floor, strict=True)
-                ]
-            )
-            mean = predicted + offset
-            gains.append(_improvement(mean, deviation, incumbent))
-            means.append(mean)
-            weights.append(correction.evidence)
-            doubts.append(_doubt(correction, logs))
-        if not gains:
-            return Proposal(np.zeros(len(candidates)), np.zeros(len(candidates)), _NO_MODEL)
-        share = np.exp(np.array(weights) - max(weights))
-        share /= share.sum()
-        return Proposal(share @ np.array(gains), means[0], doubts[int(np.argmax(share))])
+        known = [(item.curve.policy, item.curve.traits) for item in rated]
+        new = [(candidate.policy, candidate.traits) for candidate in candidates]
+        best = _member(logs, at, to, self._logs(calibration, 0, [*known, *new]))
+        free = _member(logs, at, to, None)
+        short = _shortlist(best, free)
+        members = [best.only(short), free.only(short)]
+        points = [*known, *(new[i] for i in short)]
+        for number in range(1, 1 + DRAWS):
+            predicted = self._logs(calibration, number, points)
+            members.append(_member(logs, at, to[short], predicted))
+        shares = _shares(members)
+        gains, means = np.zeros(len(candidates)), best.mean.copy()
+        gains[short] = shares @ np.array([member.gains for member in members])
+        means[short] = shares @ np.array([member.mean for member in members])
+        trusted = members[int(np.argmax(np.where(np.arange(len(shares)) == 1, -1, shares)))]
+        return Proposal(gains, means, share=float(1 - shares[1]), error=trusted.error)
 
-    def _log(
-        self,
-        policy: Policy,
-        service: ServiceModel,
-        workload: Workload,
-        *,
-        floor: float | None = None,
-    ) -> float:
-        """Log of the sustainable rate; minus infinity where it is 0, or below the floor."""
-        guess = None if floor is None else math.exp(min(floor, 30.0))
-        if guess is not None and not holds(policy, service, self.slo, workload, guess):
-            return -math.inf
-        rate = sustainable_rps(
-            policy, service, self.slo, workload, guess_rps=guess, resolution=RESOLUTION
+    def _logs(self, calibration: Calibration, number: int, points: Sequence[Point]) -> Floats:
+        """Logs of sustainable rates by one of the plausible models."""
+        workload = self._workload()
+        services = {traits: calibration.member(number, traits) for _, traits in points}
+        rates = np.array(
+            [self._rate(policy, services[traits], workload) for policy, traits in points]
         )
-        return math.log(rate * (1 + RESOLUTION / 2)) if rate > 0 else -math.inf
+        most = float(rates.max(initial=0.0)) or 1.0
+        return np.log(np.maximum(rates, most * UNCARRIED))
+
+    def _workload(self) -> Workload:
+        if self.workload is None:
+            self.workload = Workload.poisson(REQUESTS, seed=self.seed + 1, rows=self.rows)
+        return self.workload
+
+    def _rate(self, policy: Policy, service: ServiceModel, workload: Workload) -> float:
+        if fits(policy, workload):
+            return highest_rps(workload, policy, service, self.slo, RESOLUTION)
+        return sustainable_rps(policy, service, self.slo, workload, resolution=RESOLUTION)
 
 
-_NO_MODEL = "no plausible service model carries the loads that were measured"
+def _shortlist(best: _Member, free: _Member) -> Ints:
+    """The candidates that any explanation may prefer; the rest is not worth a simulation."""
+    first = np.argsort(-best.gains, kind="stable")[:SHORT]
+    likely = np.argsort(-best.mean, kind="stable")[:SHORT]
+    alike = np.argsort(-free.gains, kind="stable")[: SHORT // 2]
+    return np.unique(np.concatenate([first, likely, alike]))
 
 
-def _doubt(correction: Correction, logs: Floats) -> str | None:
-    if len(logs) < JUDGED_FROM:
-        return None
-    error = float(np.sqrt(np.mean(correction.left_out**2)))
-    # What the mean of the others would predict; their spread without the one left out.
-    spread = float(np.std(logs, ddof=1)) * math.sqrt(len(logs) / (len(logs) - 1))
-    if error < UNEXPLAINED * spread or error < 0.05:
-        return None
-    return (
-        f"it predicts measured rates with an error of {error * 100:.0f} %, "
-        f"and they differ by {spread * 100:.0f} %"
+def _shares(members: Sequence[_Member]) -> Floats:
+    """Weights that sum to 1: how likely each made the measured rates, the second without model."""
+    prior = np.full(len(members), BELIEF / (len(members) - 1))
+    prior[1] = 1 - BELIEF
+    weights = np.log(prior) + [member.weight for member in members]
+    shares = np.exp(weights - weights.max())
+    return np.asarray(shares / shares.sum())
+
+
+def _member(logs: Floats, at: Floats, to: Floats, predicted: Floats | None) -> _Member:
+    """What a model's predictions come to, corrected; None for none at all."""
+    count = len(logs)
+    if predicted is None:
+        centre = float(np.mean(logs))
+        known, new = np.full(count, centre), np.full(len(to), centre)
+        correction = learn(at, logs - known, likely_amplitude=DIFFERENCES)
+    else:
+        known, new = predicted[:count], predicted[count:]
+        correction = learn(at, logs - known)
+    incumbent = float((known + correction.at(at)[0]).max())
+    offset, deviation = correction.at(to)
+    mean = new + offset
+    return _Member(
+        mean, _improvement(mean, deviation, incumbent), correction.evidence, _error(correction)
     )
+
+
+def _error(correction: Correction) -> float:
+    return float(np.sqrt(np.mean(correction.left_out**2)))
 
 
 def _improvement(mean: Floats, deviation: Floats, best: float) -> Floats:
     """Expected improvement of normal variables over `best`."""
-    found = np.zeros(len(mean))
-    possible = np.isfinite(mean)
-    ahead = (mean[possible] - best) / deviation[possible]
+    ahead = (mean - best) / deviation
     density = np.exp(-0.5 * ahead**2) / math.sqrt(2 * math.pi)
     below = np.array([0.5 * math.erfc(-value / math.sqrt(2)) for value in ahead])
-    found[possible] = deviation[possible] * (ahead * below + density)
-    return found
+    return np.asarray(deviation * np.maximum(ahead * below + density, 0.0))

@@ -100,6 +100,9 @@ class Sampler:
         if self._name == "grid":
             return left[0]
         allowed = {config_of(point).id for point in left}
+        if isinstance(self._study.sampler, ModelSampler):
+            every = {config_of(point).id for point in self._space.points()}
+            self._study.sampler.skipped = frozenset(every - allowed)
         wanted: Counter[tuple[str, Choice]] = Counter()
         for _ in range(ASKS):
             trial = self._study.ask(self._distributions())

@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.simulate.curves import Curve, CurvePoint
+from tuner.simulate.curves import Curve, CurvePoint, Traits
+from tuner.simulate.express import brief, fits
 from tuner.simulate.policy import Policy
 from tuner.simulate.scheduler import Outcome, simulate_closed
 from tuner.simulate.service import NS_PER_MS, ServiceModel
@@ -58,11 +59,18 @@ ROOM = (
 )
 """Parameters beside the run times: log of the prior median, and its standard deviation."""
 
-OFF_THE_LINE = 0.15
-"""How far, as a log ratio, the time of a batch size may lie from a + b rows; prior."""
+JUMP = 0.08
+"""How far, as a log ratio, times may leave a + b rows at each power of two; prior."""
+
+SUDDEN = 2.0
+"""The prior of a jump falls off as (1 + (jump / JUMP)^2 / SUDDEN)^-SUDDEN/2: most are small, and
+the few that are not, such as a kernel that changes at one size, cost little more the larger."""
+
+TRAIT_SPEED, TRAIT_CORES = 0.35, 0.4
+"""How far, as log ratios, a flag's value may change times, and the cores that batches share."""
 
 OFF_ALONE = 0.3
-"""The same for a single row, which many libraries run by a path of its own."""
+"""Like JUMP for a single row, which many libraries run by a path of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +81,31 @@ class Calibration:
     about 1 where the model explains the measurements.
     """
 
+    shape: "_Shape"
     service: ServiceModel
-    plausible: tuple[ServiceModel, ...]
+    drawn: tuple[Floats, ...] = field(repr=False)
     misfit: float
     parameters: tuple[float, ...]
-    slopes: dict[tuple[Policy, CurvePoint], "_Slope"] = field(default_factory=dict, repr=False)
+    slopes: dict["_Told", "_Slope"] = field(default_factory=dict, repr=False)
+
+    @property
+    def plausible(self) -> tuple[ServiceModel, ...]:
+        """Other models that explain the measurements about as well."""
+        return tuple(self.shape.service(at) for at in self.drawn)
+
+    def member(self, number: int, traits: Traits) -> ServiceModel:
+        """The best fit (0), or one of the drawn (1, 2 ...), on a server with these traits."""
+        at = np.array(self.parameters) if number == 0 else self.drawn[number - 1]
+        return self.shape.service(at, traits)
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """One measured load, and what it was measured on."""
+
+    policy: Policy
+    traits: Traits
+    point: CurvePoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,28 +118,66 @@ class _Slope:
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """What the parameter vector means: log a, log b, a deviation a size, and ROOM."""
+    """What the parameter vector means: log a, log b, a jump a size, ROOM, and two a trait."""
 
     sizes: tuple[int, ...]
+    traits: Traits = ()
 
     @property
     def prior(self) -> tuple[Floats, Floats]:
         """Mean and standard deviation."""
-        offs = [OFF_ALONE, *[OFF_THE_LINE] * (len(self.sizes) - 1)]
-        mean = [0.0, 0.0, *[0.0] * len(offs), *[centre for _, centre, _ in ROOM]]
-        width = [6.0, 6.0, *offs, *[deviation for _, _, deviation in ROOM]]
+        offs = [OFF_ALONE, *[JUMP] * (len(self.sizes) - 1)]
+        effects = [TRAIT_SPEED, TRAIT_CORES] * len(self.traits)
+        centres = [centre for _, centre, _ in ROOM]
+        mean = [0.0, 0.0, *[0.0] * len(offs), *centres, *[0.0] * len(effects)]
+        width = [6.0, 6.0, *offs, *[deviation for _, _, deviation in ROOM], *effects]
         return np.array(mean), np.array(width)
 
-    def service(self, parameters: Floats) -> ServiceModel:
+    def pull(self, parameters: Floats) -> tuple[float, Floats]:
+        """Minus twice the log of the prior, and each parameter's weight in it by its distance."""
+        mean, width = self.prior
+        squares = ((parameters - mean) / width) ** 2
+        weights = np.ones(len(parameters))
+        jumps = slice(3, 2 + len(self.sizes))
+        weights[jumps] = 1 / (1 + squares[jumps] / SUDDEN)
+        costs = squares.copy()
+        costs[jumps] = SUDDEN * np.log1p(squares[jumps] / SUDDEN)
+        return float(costs.sum()), weights
+
+    def service(self, parameters: Floats, traits: Traits = ()) -> ServiceModel:
+        """The service model of a server with these traits."""
         logs = np.clip(parameters, -16.0, 16.0)
-        sizes = np.array(self.sizes, np.float64)
-        line = np.exp(logs[0]) + np.exp(logs[1]) * sizes
-        run = line * np.exp(logs[2 : 2 + len(sizes)])
+        jumps = logs[2 : 2 + len(self.sizes)]
+        off = np.concatenate([jumps[:1], np.cumsum(jumps[1:])])
+        # A jump comes with the first row above a size, so that each has a point on either side.
+        sizes = [1]
+        deviations = [off[0]]
+        for below, size, deviation in zip(self.sizes, self.sizes[1:], off[1:], strict=False):
+            if below + 1 < size:
+                sizes.append(below + 1)
+                deviations.append(deviation)
+            sizes.append(size)
+            deviations.append(deviation)
+        line = np.exp(logs[0]) + np.exp(logs[1]) * np.array(sizes, np.float64)
+        speed, cores = self._effects(logs, traits)
+        run = line * np.exp(np.array(deviations) + speed)
+        at = 2 + len(self.sizes)
         rest = {
             name: float(np.exp(value))
-            for (name, _, _), value in zip(ROOM, logs[2 + len(sizes) :], strict=True)
+            for (name, _, _), value in zip(ROOM, logs[at : at + len(ROOM)], strict=True)
         }
-        return ServiceModel(self.sizes, tuple(float(value) for value in run), **rest)
+        rest["cores"] = max(1.0, rest["cores"] * math.exp(cores))
+        return ServiceModel(tuple(sizes), tuple(float(value) for value in run), **rest)
+
+    def touches(self, index: int, traits: Traits) -> bool:
+        """Whether a parameter can change anything on a server with these traits."""
+        at = (index - 2 - len(self.sizes) - len(ROOM)) // 2
+        return at < 0 or self.traits[at] in traits
+
+    def _effects(self, logs: Floats, traits: Traits) -> tuple[float, float]:
+        begin = 2 + len(self.sizes) + len(ROOM)
+        at = [begin + 2 * i for i, trait in enumerate(self.traits) if trait in traits]
+        return float(sum(logs[i] for i in at)), float(sum(logs[i + 1] for i in at))
 
 
 def fit(
@@ -119,6 +185,7 @@ def fit(
     *,
     largest_batch: int,
     rows: tuple[tuple[int, float], ...] = ((1, 1.0),),
+    traits: Traits = (),
     start: Calibration | None = None,
     draws: int = 6,
     seed: int = 0,
@@ -128,10 +195,12 @@ def fit(
     `largest_batch` is the largest number of rows that a batch of interest may hold, `rows` the
     rows of a request with their weights, `start` an earlier fit with the same `largest_batch`.
     """
-    points = [(curve.policy, point) for curve in curves for point in _telling(curve)]
+    points = [
+        _Told(curve.policy, curve.traits, point) for curve in curves for point in _telling(curve)
+    ]
     if not points:
         return None
-    shape = _Shape(_sizes(largest_batch))
+    shape = _Shape(_sizes(largest_batch), traits)
     problem = _Problem(shape, points, Workload.poisson(REQUESTS, seed=seed, rows=rows))
     if start is not None:
         problem.slopes.update(start.slopes)
@@ -144,8 +213,9 @@ def fit(
     best, jacobian, left = found.at, found.jacobian, found.left
     misfit = math.sqrt(float(np.mean(left**2)))
     return Calibration(
+        shape=shape,
         service=shape.service(best),
-        plausible=_draw(shape, best, jacobian, misfit, draws, seed),
+        drawn=_draw(shape, best, jacobian, misfit, draws, seed),
         misfit=misfit,
         parameters=tuple(best),
         slopes=problem.slopes,
@@ -157,34 +227,43 @@ class _Problem:
     """What is minimised: the residuals of all points at a vector of parameters."""
 
     shape: _Shape
-    points: Sequence[tuple[Policy, CurvePoint]]
+    points: Sequence[_Told]
     workload: Workload
-    slopes: dict[tuple[Policy, CurvePoint], _Slope] = field(default_factory=dict)
+    slopes: dict[_Told, _Slope] = field(default_factory=dict)
 
     def residuals(self, parameters: Floats) -> list[Floats]:
         """The residuals of each point."""
-        service = self.shape.service(parameters)
-        return [_residuals(policy, point, service, self.workload) for policy, point in self.points]
+        found = {told.traits for told in self.points}
+        services = {traits: self.shape.service(parameters, traits) for traits in found}
+        return [self._at(told, services[told.traits]) for told in self.points]
 
     def jacobian(self, parameters: Floats, left: Sequence[Floats]) -> Floats:
         """Derivatives, taken anew only of points where the parameters have moved far since."""
         old = [
             at
-            for at, pair in enumerate(self.points)
-            if pair not in self.slopes
-            or float(np.abs(self.slopes[pair].at - parameters).max()) > STALE
+            for at, told in enumerate(self.points)
+            if told not in self.slopes
+            or float(np.abs(self.slopes[told].at - parameters).max()) > STALE
         ]
-        rows = {at: np.empty((len(left[at]), len(parameters))) for at in old}
+        rows = {at: np.zeros((len(left[at]), len(parameters))) for at in old}
         for index in range(len(parameters)):
             moved = parameters.copy()
             moved[index] += STEP
-            service = self.shape.service(moved)
+            services: dict[Traits, ServiceModel] = {}
             for at in old:
-                there = _residuals(*self.points[at], service, self.workload)
+                told = self.points[at]
+                if not self.shape.touches(index, told.traits):
+                    continue
+                if told.traits not in services:
+                    services[told.traits] = self.shape.service(moved, told.traits)
+                there = self._at(told, services[told.traits])
                 rows[at][:, index] = (there - left[at]) / STEP
         for at in old:
             self.slopes[self.points[at]] = _Slope(parameters, rows[at])
-        return np.concatenate([self.slopes[pair].rows for pair in self.points])
+        return np.concatenate([self.slopes[told].rows for told in self.points])
+
+    def _at(self, told: _Told, service: ServiceModel) -> Floats:
+        return _residuals(told.policy, told.point, service, self.workload)
 
 
 def _sizes(largest: int) -> tuple[int, ...]:
@@ -222,22 +301,56 @@ def predicted(
 def _residuals(
     policy: Policy, point: CurvePoint, service: ServiceModel, workload: Workload
 ) -> Floats:
-    outcome = predicted(policy, point, service, workload)
+    shares = [share for share, _ in point.percentiles_ms]
+    seen = _seen(policy, point, service, workload, shares)
     errors: list[float] = []
     if point.saturated or point.concurrency is not None:
-        errors.append(_off(outcome.throughput_rps, point.throughput_rps, RATE_ERROR))
+        errors.append(_off(seen.throughput_rps, point.throughput_rps, RATE_ERROR))
     else:
-        for share, value_ms in point.percentiles_ms:
+        for (share, value_ms), model_ms in zip(
+            point.percentiles_ms, seen.percentiles_ms, strict=True
+        ):
             error = MEDIAN_ERROR if share <= 0.5 else TAIL_ERROR
             noise = _quantile_noise(share, point.independent)
-            off = _off(outcome.percentile_ms(share), value_ms, math.hypot(error, noise))
+            off = _off(model_ms, value_ms, math.hypot(error, noise))
             # Percentiles of one load move together: together they count about as two.
             errors.append(off * min(1.0, math.sqrt(2 / len(point.percentiles_ms))))
-    if point.rows_per_batch is not None and outcome.rows_per_batch is not None:
-        errors.append(_off(outcome.rows_per_batch, point.rows_per_batch, BATCH_ERROR))
+    if point.rows_per_batch is not None and seen.rows_per_batch is not None:
+        errors.append(_off(seen.rows_per_batch, point.rows_per_batch, BATCH_ERROR))
     if point.run_ms:
-        errors.append(_off(_run_ms(outcome, service), point.run_ms, BATCH_ERROR))
+        errors.append(_off(seen.run_ms, point.run_ms, BATCH_ERROR))
     return _softened(np.array(errors))
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What the model makes of a load, in the quantities that are measured."""
+
+    throughput_rps: float
+    percentiles_ms: list[float]
+    rows_per_batch: float | None
+    run_ms: float
+
+
+def _seen(
+    policy: Policy,
+    point: CurvePoint,
+    service: ServiceModel,
+    workload: Workload,
+    shares: Sequence[float],
+) -> _Seen:
+    if point.offered_rps is not None and point.concurrency is None and fits(policy, workload):
+        seen = brief(workload, point.offered_rps, policy, service)
+        return _Seen(
+            seen.throughput_rps, seen.percentiles_ms(shares), seen.rows_per_batch, seen.run_ms
+        )
+    outcome = predicted(policy, point, service, workload)
+    return _Seen(
+        outcome.throughput_rps,
+        [outcome.percentile_ms(share) for share in shares],
+        outcome.rows_per_batch,
+        _run_ms(outcome, service),
+    )
 
 
 def _off(model: float, measured: float, error: float) -> float:
@@ -273,7 +386,7 @@ FAMILIES = ((0.4, 1.0), (1.0, 1.05), (1.0, 4.0))
 def _begin(problem: _Problem) -> list[Floats]:
     """The best start of each family, by how much of a batch is paid by row."""
     fastest = min(
-        (value for _, point in problem.points for _, value in point.percentiles_ms[:1]),
+        (value for told in problem.points for _, value in told.point.percentiles_ms[:1]),
         default=10.0,
     )
     mean, _ = problem.shape.prior
@@ -310,7 +423,7 @@ def _least_squares(problem: _Problem, begin: Floats, *, rounds: int) -> _Minimum
     mean, width = problem.shape.prior
 
     def cost_of(parts: Sequence[Floats], at: Floats) -> float:
-        return _squares(parts) + float(np.sum(((at - mean) / width) ** 2))
+        return _squares(parts) + problem.shape.pull(at)[0]
 
     at, parts = begin, problem.residuals(begin)
     cost, damping = cost_of(parts, at), 0.3
@@ -320,9 +433,10 @@ def _least_squares(problem: _Problem, begin: Floats, *, rounds: int) -> _Minimum
             jacobian = problem.jacobian(at, parts)
         gain = 0.0
         curvature = jacobian.T @ jacobian
-        slope = jacobian.T @ np.concatenate(parts) + (at - mean) / width**2
+        precision = problem.shape.pull(at)[1] / width**2
+        slope = jacobian.T @ np.concatenate(parts) + (at - mean) * precision
         for _ in range(4):
-            normal = curvature + np.diag((1 + damping) / width**2 + damping * np.diag(curvature))
+            normal = curvature + np.diag((1 + damping) * precision + damping * np.diag(curvature))
             tried = at - np.clip(np.linalg.solve(normal, slope), -1.0, 1.0)
             found = problem.residuals(tried)
             if (new := cost_of(found, tried)) < cost:
@@ -337,10 +451,11 @@ def _least_squares(problem: _Problem, begin: Floats, *, rounds: int) -> _Minimum
 
 def _draw(
     shape: _Shape, best: Floats, jacobian: Floats, misfit: float, draws: int, seed: int
-) -> tuple[ServiceModel, ...]:
+) -> tuple[Floats, ...]:
     """Models from Laplace's approximation of the posterior, wider where the fit is poor."""
     _, width = shape.prior
-    precision = jacobian.T @ jacobian / max(1.0, misfit**2) + np.diag(1 / width**2)
+    inward = np.diag(shape.pull(best)[1] / width**2)
+    precision = jacobian.T @ jacobian / max(1.0, misfit**2) + inward
     upper = np.linalg.cholesky(precision).T
     normals = np.random.default_rng((seed, 4)).standard_normal((draws, len(best)))
-    return tuple(shape.service(best + np.linalg.solve(upper, normal)) for normal in normals)
+    return tuple(best + np.linalg.solve(upper, normal) for normal in normals)

@@ -7,6 +7,8 @@ from tuner.records import Level, Measurement, TrialRecord
 from tuner.simulate.policy import Policy
 from tuner.slo import PERCENTILES
 
+Traits = tuple[tuple[str, str], ...]
+
 SATURATED = 0.93
 """Throughput below this share of the offered load: the server could not keep up."""
 
@@ -38,11 +40,15 @@ class CurvePoint:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """What was measured of one configuration; `sustainable_rps` None where that is open."""
+    """What was measured of one configuration; `sustainable_rps` None where that is open.
+
+    `traits` are the flags that may make its batches faster or slower, as names and values.
+    """
 
     policy: Policy
     points: tuple[CurvePoint, ...]
     sustainable_rps: float | None = None
+    traits: Traits = ()
 
 
 def curves_of(records: Iterable[TrialRecord], *, cpus: int) -> list[Curve]:
@@ -57,6 +63,7 @@ def curve_of(record: TrialRecord, *, cpus: int) -> Curve:
         policy=Policy.of(record.config, cpus=cpus),
         points=tuple(_point(level.measurement) for level in record.levels if _trusted(level)),
         sustainable_rps=record.sustainable_rps,
+        traits=record.config.flags,
     )
 
 
