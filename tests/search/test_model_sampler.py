@@ -1,6 +1,7 @@
 """The sampler as anyone may use it: on a plain Optuna study, against a simulated server."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import optuna
@@ -8,7 +9,7 @@ import pytest
 from optuna.trial import TrialState
 
 from tuner.search.model_sampler import CURVE, ModelSampler, Setting, from_json, to_json
-from tuner.search.space import config_of
+from tuner.search.space import Space, config_of
 from tuner.simulate.curves import Curve, CurvePoint
 from tuner.simulate.policy import Policy
 from tuner.simulate.service import ServiceModel
@@ -113,6 +114,33 @@ def test_where_rates_are_mere_chance_the_model_is_set_aside_and_says_so():
     study.optimize(chance, n_trials=10)
     assert any("set aside" in text for text in said)
     assert len(study.trials) == 10
+
+
+def test_what_each_value_of_a_flag_does_is_learnt_beside_the_rest():
+    choices = {**CHOICES, "flag.mode": ("plain", "eager", "fused")}
+    factors = {"plain": 1.0, "eager": 1.4, "fused": 0.7}
+
+    def rate(params):
+        times = tuple(factors[params["flag.mode"]] * time for time in TRUTH.run_ms)
+        return sustainable_rps(policy(params), replace(TRUTH, run_ms=times), SLO, JUDGE)
+
+    def asked(trial):
+        return rate({name: trial.suggest_categorical(name, to) for name, to in choices.items()})
+
+    best = max(map(rate, Space(choices).points()))
+    study = optuna.create_study(direction="maximize", sampler=ModelSampler(choices, SETTING))
+    study.optimize(asked, n_trials=12)
+    assert study.best_value > 0.95 * best
+
+
+def test_what_is_to_be_skipped_is_not_proposed():
+    study = optuna.create_study(direction="maximize", sampler=ModelSampler(CHOICES, SETTING))
+    points = list(Space(CHOICES).points())
+    study.sampler.skipped = frozenset(
+        config_of(point).id for point in points if point["num_batch_threads"] != 2
+    )
+    study.optimize(objective, n_trials=4)
+    assert {trial.params["num_batch_threads"] for trial in study.trials} == {2}
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """Fitting: models whose truth is known are found again, on configurations that were held out."""
 
+import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -143,3 +145,30 @@ def test_the_capacity_is_full_batches_on_all_threads():
     # Contention 1: threads take turns, and a second one adds nothing.
     assert capacity_rps(batching(32, 0, 2), CPU) == pytest.approx(32 / 18.1e-3)
     assert capacity_rps(Policy(1, 1, batching=False), CPU) == pytest.approx(1 / 6.4e-3)
+
+
+def test_what_a_flag_does_to_every_batch_is_learnt_and_doubtful_where_it_was_not_tried():
+    traits = (("wide", "1"), ("wide", "2"), ("wide", "4"))
+    slow = {"1": 1.0, "2": 0.6}
+    curves = []
+    for seed, (policy, value) in enumerate(itertools.product(TRAINED[1:], "12")):
+        times = tuple(slow[value] * time for time in CPU.run_ms)
+        curve = measured(policy, replace(CPU, run_ms=times), seed)
+        curves.append(replace(curve, traits=(("wide", value),)))
+    found = fit(curves, largest_batch=128, traits=traits)
+
+    def log_rate(number, value):
+        service = found.member(number, (("wide", value),))
+        return np.log(sustainable_rps(HELD_OUT[0], service, P99_60, Workload.poisson(2000)))
+
+    expected = [
+        np.log(sustainable_rps(HELD_OUT[0], truth, P99_60, Workload.poisson(2000)))
+        for truth in (CPU, replace(CPU, run_ms=tuple(0.6 * time for time in CPU.run_ms)))
+    ]
+    assert log_rate(0, "1") == pytest.approx(expected[0], abs=0.15)
+    assert log_rate(0, "2") == pytest.approx(expected[1], abs=0.15)
+    spread = {
+        value: np.std([log_rate(number, value) for number in range(1, 1 + len(found.drawn))])
+        for value in ("1", "4")
+    }
+    assert spread["4"] > 2 * spread["1"]

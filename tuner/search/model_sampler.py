@@ -7,7 +7,7 @@
 It asks for the batching guide's points first. Then it fits the simulator of the scheduler to all
 that was measured and asks for the configuration that promises the most gain in sustainable rate
 for a second of server time. Where the model does not explain what was measured it says so, and
-Optuna's TPE takes over until it does.
+how alike configurations are decides until it does; where too few carried any load, Optuna's TPE.
 
 A trial's first value must be its sustainable rate. `trial.set_user_attr(CURVE, to_json(curve))`
 adds the loads that were measured; without it a rate stands for its whole curve.
@@ -40,6 +40,9 @@ COST_S = "cost_s"
 
 LEAST_REACH = 8
 """So many times the largest batch of the space is as far as a service model is asked."""
+
+ASKS = 10
+"""How often TPE may propose what was measured before a point at random is taken."""
 
 MOST_CANDIDATES = 600
 """In a larger space a random part, new at every ask, is looked at."""
@@ -155,7 +158,11 @@ class ModelSampler(BaseSampler):
                     return point
         if left and (best := self._best(seen, left, trials)) is not None:
             return left[best]
-        return self._fallback.sample_relative(study, trial, search_space)
+        for _ in range(ASKS):
+            point = self._fallback.sample_relative(study, trial, search_space)
+            if point in left or not left:
+                return point
+        return left[int(self._rng.integers(len(left)))]
 
     def _guide(self) -> Sequence[Point]:
         return guide_points(self._space, device=self._setting.device, cpus=self._setting.cpus)

@@ -32,8 +32,9 @@ AFRESH = (5, 7, 11, 19)
 FEWEST = 2
 """Measured rates from which errors are learnt."""
 
-UNCARRIED = 3e-4
-"""What counts for a rate, as a share of the highest, where the SLO holds at no load."""
+POOR = 0.1
+"""Rates below this share of the highest, and none at all, count as this: how poor they are says
+little of the good ones."""
 
 DIFFERENCES = 0.5
 """How far rates of configurations differ, as a log ratio, where no model says: prior median."""
@@ -108,9 +109,9 @@ class Proposer:
 
     def propose(self, seen: Sequence[Seen], candidates: Sequence[Candidate]) -> Proposal | None:
         """Judge all candidates; None where too little was measured to fit a model to."""
-        rated = [item for item in seen if item.rate_rps and item.features is not None]
+        rated = [item for item in seen if item.rate_rps is not None and item.features is not None]
         self.calibration = self._fit([item.curve for item in seen])
-        if self.calibration is None or len(rated) < FEWEST:
+        if self.calibration is None or sum(bool(item.rate_rps) for item in rated) < FEWEST:
             return None
         return self._judge(self.calibration, rated, candidates)
 
@@ -140,18 +141,20 @@ class Proposer:
     def _judge(
         self, calibration: Calibration, rated: Sequence[Seen], candidates: Sequence[Candidate]
     ) -> Proposal:
-        logs = np.log([item.rate_rps or 0.0 for item in rated])
+        rates = np.array([item.rate_rps or 0.0 for item in rated])
+        least = POOR * float(rates.max())
+        logs = np.log(np.maximum(rates, least))
         at = np.array([item.features for item in rated])
         to = np.array([candidate.features for candidate in candidates])
         known = [(item.curve.policy, item.curve.traits) for item in rated]
         new = [(candidate.policy, candidate.traits) for candidate in candidates]
-        best = _member(logs, at, to, self._logs(calibration, 0, [*known, *new]))
+        best = _member(logs, at, to, self._logs(calibration, 0, [*known, *new], least))
         free = _member(logs, at, to, None)
         short = _shortlist(best, free)
         members = [best.only(short), free.only(short)]
         points = [*known, *(new[i] for i in short)]
         for number in range(1, 1 + DRAWS):
-            predicted = self._logs(calibration, number, points)
+            predicted = self._logs(calibration, number, points, least)
             members.append(_member(logs, at, to[short], predicted))
         shares = _shares(members)
         gains, means = np.zeros(len(candidates)), best.mean.copy()
@@ -160,15 +163,16 @@ class Proposer:
         trusted = members[int(np.argmax(np.where(np.arange(len(shares)) == 1, -1, shares)))]
         return Proposal(gains, means, share=float(1 - shares[1]), error=trusted.error)
 
-    def _logs(self, calibration: Calibration, number: int, points: Sequence[Point]) -> Floats:
-        """Logs of sustainable rates by one of the plausible models."""
+    def _logs(
+        self, calibration: Calibration, number: int, points: Sequence[Point], least: float
+    ) -> Floats:
+        """Logs of sustainable rates, or of `least`, by one of the plausible models."""
         workload = self._workload()
         services = {traits: calibration.member(number, traits) for _, traits in points}
         rates = np.array(
             [self._rate(policy, services[traits], workload) for policy, traits in points]
         )
-        most = float(rates.max(initial=0.0)) or 1.0
-        return np.log(np.maximum(rates, most * UNCARRIED))
+        return np.log(np.maximum(rates, least))
 
     def _workload(self) -> Workload:
         if self.workload is None:
