@@ -172,7 +172,7 @@ class Proposer:
         rates = np.array(
             [self._rate(policy, services[traits], workload) for policy, traits in points]
         )
-        return np.log(np.maximum(rates, least))
+        return np.asarray(np.log(np.maximum(rates, least)), np.float64)
 
     def _workload(self) -> Workload:
         if self.workload is None:
