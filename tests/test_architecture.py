@@ -23,7 +23,7 @@ RANKS = {
     },
     2: {"server", "load", "measure", "simulate"},
     3: {"trial"},
-    4: {"search", "store"},
+    4: {"search", "store", "formats"},
     5: {"report"},
     6: {"cli", "commands", "doctor", "builtin", "starter", "__main__"},
 }

@@ -326,19 +326,38 @@ def bench(
 
 
 @main.command()
-@click.argument("run", type=DIRECTORY)
+@click.argument("runs", nargs=-1, required=True, type=DIRECTORY, metavar="RUN [RUN...]")
+@click.option(
+    "--out",
+    type=DIRECTORY,
+    help="Where the page of several runs goes; `comparison` beside the first by default.",
+)
 @as_json
 @guarded
-def report(run: Path, json_: bool) -> None:
+def report(runs: tuple[Path, ...], out: Path | None, json_: bool) -> None:
     """Rebuild the page, the plots and the Pareto table of a run. Measures nothing.
+
+    Several runs are put side by side on one page, comparison.html: two GPUs, two images, two
+    versions of a model. Runs with unlike promises or requests are refused.
 
     \b
     Example:  tuner report results/20260301T220000Z-quickstart
+              tuner report results/*-resnet-a100 results/*-resnet-l4 --out a100-against-l4
     """  # noqa: D301
-    from tuner.commands.publish import publish_report
+    from tuner.commands.publish import publish_comparison, publish_report
     from tuner.store import RunDirectory
 
-    paths = [str(path) for path in publish_report(RunDirectory(run))]
+    if len(runs) == 1:
+        if out is not None:
+            raise UsageError(
+                "--out: the page of one run is kept in the run itself",
+                hint="leave --out away, or name a second run",
+            )
+        paths = [str(path) for path in publish_report(RunDirectory(runs[0]))]
+    else:
+        out = out or runs[0].parent / "comparison"
+        found = publish_comparison([RunDirectory(run) for run in runs], out)
+        paths = [str(path) for path in found]
     click.echo(json.dumps(paths, indent=2) if json_ else "\n".join(paths))
 
 
@@ -473,6 +492,12 @@ def init(model_dir: Path, out: Path | None) -> None:
 
 
 @main.command()
+@click.argument(
+    "what",
+    type=click.Choice(["scenario", "trial", "recommendation"]),
+    default="scenario",
+    required=False,
+)
 @click.option("--out", type=FILE, help="File to write; standard output without it.")
 @click.option(
     "--format",
@@ -483,16 +508,27 @@ def init(model_dir: Path, out: Path | None) -> None:
     help="JSON Schema for programs, or a page for people.",
 )
 @guarded
-def schema(out: Path | None, form: str) -> None:
+def schema(
+    what: Literal["scenario", "trial", "recommendation"], out: Path | None, form: str
+) -> None:
     """Write the format of scenario files, for completion in editors or for reading.
+
+    The words `trial` and `recommendation` give those of a line of trials.jsonl and of
+    recommendation.json, for programs that read a run.
 
     \b
     Example:  tuner schema --out scenario.schema.json
+              tuner schema trial
     """  # noqa: D301
-    from tuner.scenario import json_schema, markdown
+    from tuner.formats import schema_of
+    from tuner.scenario import markdown
     from tuner.store import write_atomically
 
-    text = markdown() if form == "markdown" else json.dumps(json_schema(), indent=2) + "\n"
+    if form == "markdown" and what != "scenario":
+        raise UsageError(
+            "--format markdown: there is a page of scenarios alone", hint="leave --format away"
+        )
+    text = markdown() if form == "markdown" else json.dumps(schema_of(what), indent=2) + "\n"
     if out is None:
         click.echo(text, nl=False)
     else:

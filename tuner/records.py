@@ -9,6 +9,7 @@ milliseconds (`_ms`) appear only in what people read.
 import hashlib
 import json
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -38,10 +39,7 @@ class Config:
     @property
     def id(self) -> str:
         """A short stable name: equal configurations have equal ids, on every machine."""
-        batching = None if self.batching is None else self.batching.to_dict()
-        what = [batching, self.flags, *(["as it runs"] if self.as_it_runs else [])]
-        text = json.dumps(what, sort_keys=True, separators=(",", ":"))
-        return "c-" + hashlib.sha256(text.encode()).hexdigest()[:8]
+        return _config_id(self)
 
     def label(self) -> str:
         """Words for tables and plots, such as `max 32, timeout 2000 us, 1 thread`."""
@@ -49,6 +47,14 @@ class Config:
             return "as it runs"
         batching = "batching off" if self.batching is None else self.batching.label()
         return ", ".join([batching, *(f"{name}={value}" for name, value in self.flags)])
+
+
+@lru_cache(maxsize=4096)  # a report asks for the same few hundred ids 100,000 times
+def _config_id(config: Config) -> str:
+    batching = None if config.batching is None else config.batching.to_dict()
+    what = [batching, config.flags, *(["as it runs"] if config.as_it_runs else [])]
+    text = json.dumps(what, sort_keys=True, separators=(",", ":"))
+    return "c-" + hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,7 +115,7 @@ def test_the_policy_admits_the_pages_own_scripts_and_no_other(written):
     code = re.findall(r"<script>(.*?)</script>", page, flags=re.DOTALL)
     hashes = [hashlib.sha256(text.encode()).digest() for text in code]
     assert admitted == [f"'sha256-{base64.b64encode(value).decode()}'" for value in hashes]
-    assert len(code) == 3
+    assert len(code) == 4
     assert "default-src 'none'" in html.unescape(policy)
     assert "unsafe-eval" not in policy
 
@@ -133,7 +133,7 @@ def test_all_colours_of_the_plots_follow_the_scheme_of_the_page(written):
 def test_whatever_a_run_says_is_text_and_not_markup(tmp_path):
     page = write_report(evil_run(), tmp_path)[0].read_text(encoding="utf-8")
     assert "<script>window" not in page
-    assert page.count("<script") == page.count("</script>") == 5
+    assert page.count("<script") == page.count("</script>") == 6
     assert (
         "&lt;script&gt;window.stolen=1;alert(1)&lt;/script&gt; &#34;q&#34; &#39;s&#39; &amp;amp;"
         in page

@@ -12,10 +12,13 @@ def said(run, name):
 
 
 def test_the_recommended_comes_first_and_says_what_gave_way():
-    found = why(gain_run())
+    run = replace(gain_run(), environment={"cpus": 2, "server_cpus": [1]})
+    found = why(run)
     assert [item.name for item in found][:2] == ["recommended", "default"]
-    assert "At 600/s, where the promise is missed, the server uses 1.00 cores." in said(
-        gain_run(), "recommended"
+    assert found[0].load == "at 500/s, its sustainable rate"
+    assert (
+        "At 600/s, where the promise is missed, compute is the limit: the server uses 1.00 of its "
+        "1 core." in said(run, "recommended")
     )
 
 

@@ -62,6 +62,12 @@ def prepare(
         placement=placement.describe(),
     )
     described["server_cpus"] = [] if running(scenario) else sorted(placement.server)
+    described["payload"] = {
+        section.servable: {
+            name: str(spec) for name, spec in info.signature(section.signature).inputs.items()
+        }
+        for section, info in infos
+    }
     calibration = calibrated(
         scenario.load.engine, placement, notify, processes=scenario.load.processes
     )

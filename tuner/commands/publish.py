@@ -11,11 +11,15 @@ from tuner.clock import utc_now
 from tuner.deploy import MODELS_FILE
 from tuner.errors import InputError, UsageError
 from tuner.records import Config, ServerIdentity, TrialRecord
+from tuner.report.conditions import conditions_of
 from tuner.report.run import Run
 from tuner.scenario import Scenario, parse
 from tuner.search.decide import Decision, decide
 from tuner.search.evidence import sentences
+from tuner.search.foresee import Foreseen, foresee
+from tuner.search.importance import importances
 from tuner.search.recommend import file_text, recommendation
+from tuner.search.space import Space
 from tuner.server.deployed import deployed_models_text, deployment
 from tuner.slo import Slo
 from tuner.store import BATCHING, PARETO, RECOMMENDATION, SCENARIO, RunDirectory, read_json
@@ -78,10 +82,54 @@ def publish_report(run: RunDirectory) -> tuple[Path, ...]:
     from tuner.report.page import write_report  # noqa: PLC0415 - matplotlib and jinja are slow
     from tuner.report.tables import write_pareto_csv  # noqa: PLC0415
 
-    shown = report_run(run)
+    shown = with_outlook(report_run(run))
     pareto = run.path / PARETO
     write_pareto_csv(shown, pareto)
     return (*write_report(shown, run.path), pareto)
+
+
+def with_outlook(run: Run) -> Run:
+    """Add what a report says beside the measurements: predicted steps, and weights."""
+    assert run.directory is not None
+    scenario = scenario_of(RunDirectory(run.directory))
+    space = Space.of(scenario)
+    if not any(trial.role in {"guide", "sampler"} for trial in run.trials):
+        return run
+    return replace(
+        run,
+        importance=importances(run.trials, space),
+        foreseen=_foreseen(run, scenario, space),
+    )
+
+
+def _foreseen(run: Run, scenario: Scenario, space: Space) -> Foreseen | None:
+    """One step from the recommended, for a single model that something is known of."""
+    figures = run.recommendation.get("recommended") or {}
+    chosen = next(
+        (trial.config for trial in run.trials if trial.config.id == run.recommended_id), None
+    )
+    if chosen is None or not figures.get("sustainable_rps") or len(scenario.models) > 1:
+        return None
+    return foresee(
+        run.trials,
+        chosen,
+        figures["sustainable_rps"],
+        space=space,
+        slo=run.slo,
+        cpus=len(run.environment.get("server_cpus") or ()) or run.environment.get("cpus") or 1,
+        rows=tuple(scenario.models[0].row_weights.items()),
+    )
+
+
+def publish_comparison(runs: Sequence[RunDirectory], out: Path) -> tuple[Path, ...]:
+    """Write several runs side by side into `out`; the page is the first of the paths.
+
+    Raises UsageError where one of them is no run, and where comparing them would lie.
+    """
+    from tuner.report.beside import compare  # noqa: PLC0415 - as above
+    from tuner.report.beside_page import write_comparison  # noqa: PLC0415
+
+    return write_comparison(compare([report_run(run) for run in runs]), out)
 
 
 def report_run(run: RunDirectory) -> Run:
@@ -105,6 +153,7 @@ def report_run(run: RunDirectory) -> Run:
         trials=records,
         recommendation=_with_deployment(found, run, scenario),
         batching_text=_deployed_text(run, found),
+        conditions=conditions_of(scenario, environment),
     )
 
 

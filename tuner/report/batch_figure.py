@@ -22,7 +22,8 @@ MOST_ROWS = 16
 class BatchRow:
     """One configuration at one load. `look` is None for configurations without a role.
 
-    `rest_ms` is the mean latency without the queueing: compute, and the way there and back.
+    `rest_ms` is the mean latency without the queueing: compute, and the way there and back;
+    `run_ms` is the model's share of it, None where the server does not tell.
     """
 
     label: str
@@ -33,6 +34,7 @@ class BatchRow:
     queue_ms: float | None
     rest_ms: float | None = None
     padding_share: float | None = None
+    run_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,7 @@ def _add(
         queue_ms=queue_ms,
         rest_ms=None if mean_ms is None or queue_ms is None else max(mean_ms - queue_ms, 0.0),
         padding_share=server.padding_share,
+        run_ms=server.run_ms,
     )
 
 

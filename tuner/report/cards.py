@@ -1,6 +1,6 @@
 """The page's first figures: what each contender carries, how surely, and how fast it answers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tuner.records import TrialRecord
@@ -15,12 +15,21 @@ TERMS: dict[Contender, str] = {
     "off": "Batching off",
 }
 
+KEPT: dict[Contender, str] = {
+    "default": "Recommended: the server's default",
+    "off": "Recommended: batching off",
+}
+"""Where the recommended is a baseline, one card says both."""
+
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One contender in words: a rate, how surely, and lines of (term, text) below it."""
+    """One contender in words: a rate, how surely, and lines of (term, text) below it.
 
-    contender: Contender
+    `look` is the contender's, or `search` for the search's best where that is not recommended.
+    """
+
+    look: str
     term: str
     rate: str
     label: str
@@ -29,34 +38,82 @@ class Card:
 
 
 def cards(run: Run) -> tuple[Card, ...]:
-    """Recommended, default and off, where they carry something or were tried."""
-    return tuple(_card(run, row) for row in closing_rows(run) if row.sustainable_rps is not None)
+    """Recommended, default and off, where they carry something or were tried; each once.
+
+    Where a baseline is recommended, the best of the search is what it was held against.
+    """
+    rows = [row for row in closing_rows(run) if row.sustainable_rps is not None]
+    kept = _kept(run) if run.answered else None
+    shown = [row for row in rows if row.contender != "recommended"] if kept else rows
+    ordered = sorted(shown, key=lambda row: row.contender != kept)
+    found = [
+        _card(run, row, KEPT[row.contender] if row.contender == kept else TERMS[row.contender])
+        for row in ordered
+    ]
+    return (*found[:1], *_best_of_search(run, kept), *found[1:])
 
 
-def _card(run: Run, row: ClosingRow) -> Card:
+def _kept(run: Run) -> Contender | None:
+    """The baseline that is recommended, None where a configuration of the search is."""
+    names: tuple[Contender, ...] = ("default", "off")
+    return next((name for name in names if run.recommended_id in contender_ids(run, name)), None)
+
+
+def _best_of_search(run: Run, kept: Contender | None) -> Iterator[Card]:
+    """The final's candidate that did not prove itself."""
+    final = run.recommendation.get("final") or ()
+    winner = next((found for found in final if found["arm"] == "winner"), None)
+    if kept is None or winner is None or winner.get("sustainable_rps") is None:
+        return
+    trials = [trial for trial in run.trials if trial.config.id == winner["config_id"]]
+    if not trials or winner["config_id"] == run.recommended_id:
+        return
+    gain = winner.get("gain")
+    lines = _lines(run, trials, winner["sustainable_rps"], winner.get("rows_per_batch"))
+    if gain:
+        words = gain_words(gain["percent"], gain["low"], gain["high"], run.interval_percent)
+        lines = [("against the default", words), *lines]
+    yield Card(
+        look="search",
+        term="Best of the search",
+        rate=number(winner["sustainable_rps"]),
+        label=trials[0].config.label(),
+        lines=tuple(lines),
+        valid=winner.get("valid"),
+    )
+
+
+def _card(run: Run, row: ClosingRow, term: str) -> Card:
     trials = _trials(run, row.contender)
-    shown = next((trial for trial in trials if trial.sustainable_rps == row.sustainable_rps), None)
-    level = shown.shown_level if shown else None
-    lines = []
+    lines = _lines(run, trials, row.sustainable_rps, row.rows_per_batch)
     if row.gain_percent is not None:
         gain = gain_words(row.gain_percent, row.gain_low, row.gain_high, run.interval_percent)
-        lines.append(("gain over default", gain))
+        lines = [("gain over default", gain), *lines]
+    return Card(
+        look=row.contender,
+        term=term,
+        rate=number(row.sustainable_rps),
+        label=row.label,
+        lines=tuple(lines),
+        valid=row.valid,
+    )
+
+
+def _lines(
+    run: Run, trials: Sequence[TrialRecord], rate_rps: float | None, rows: float | None
+) -> list[tuple[str, str]]:
+    shown = next((trial for trial in trials if trial.sustainable_rps == rate_rps), None)
+    level = shown.shown_level if shown else None
+    lines = []
     if sureness := _sureness(trials, shown):
         lines.append(("measured", sureness))
     if level is not None:
         for name, limit_ms in run.slo.limits_ms:
             value = milliseconds(level.measurement.percentiles_ms.get(name))
             lines.append((f"{percentile_label(name)} there", f"{value} (limit {limit_ms:g})"))
-    if row.rows_per_batch is not None:
-        lines.append(("rows per batch", number(row.rows_per_batch)))
-    return Card(
-        contender=row.contender,
-        term=TERMS[row.contender],
-        rate=number(row.sustainable_rps),
-        label=row.label,
-        lines=tuple(lines),
-        valid=row.valid,
-    )
+    if rows is not None:
+        lines.append(("rows per batch", number(rows)))
+    return lines
 
 
 def _trials(run: Run, contender: Contender) -> list[TrialRecord]:
@@ -78,5 +135,17 @@ def _sureness(trials: Sequence[TrialRecord], shown: TrialRecord | None) -> str:
     if shown.ceiling_rps is None:
         return f"one start; held at every load tried, up to {rate(shown.sustainable_rps)}"
     return (
-        f"one start; held at {number(shown.sustainable_rps)}, missed at {rate(shown.ceiling_rps)}"
+        f"one start; held at {number(shown.sustainable_rps)}, {_above(shown)} at "
+        f"{rate(shown.ceiling_rps)}"
     )
+
+
+def _above(trial: TrialRecord) -> str:
+    """Whether the load above was seen to miss the promise, or too little was seen to tell."""
+    missed = any(
+        level.verdict.feasible is False
+        and (level.measurement.offered_rps or 0.0) > (trial.sustainable_rps or 0.0)
+        for level in trial.levels
+        if level.measurement.loop == "open"
+    )
+    return "missed" if missed else "undecided"

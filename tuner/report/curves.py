@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tuner.records import TrialRecord
-from tuner.report.run import LoadPoint, Run, open_points
+from tuner.report.run import LoadPoint, Run
 from tuner.report.tables import CONTENDERS, contender_ids, contenders, front_points
 from tuner.report.wording import clip
 
@@ -81,7 +81,7 @@ def front_curves(run: Run) -> tuple[Curve, ...]:
 def _curve(
     run: Run, ids: frozenset[str], name: str, look: Look, published_rps: float | None = None
 ) -> Curve | None:
-    points = [point for point in open_points(run) if point.config_id in ids]
+    points = [point for point in run.open_points if point.config_id in ids]
     if not points:
         return None
     trial = _shown_trial([point.trial for point in points], published_rps)

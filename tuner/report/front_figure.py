@@ -18,7 +18,7 @@ from tuner.report.canvas import (
 )
 from tuner.report.curves import Curve, contender_curves
 from tuner.report.labels import LabelPlacer
-from tuner.report.run import LoadPoint, Run, open_points
+from tuner.report.run import LoadPoint, Run
 from tuner.report.tables import front_points
 from tuner.report.wording import milliseconds, promise_of, rate, server_words
 from tuner.slo import percentile_label
@@ -57,7 +57,7 @@ class FrontInfo:
 def front_info(run: Run) -> FrontInfo | None:
     """Collect the plot's data; None where no valid open-loop point exists."""
     percentile, limit = run.percentile, run.limit_ms
-    points = open_points(run)
+    points = run.open_points
     front = _coordinates(front_points(run), percentile)
     if not front:
         return None

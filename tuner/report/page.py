@@ -18,14 +18,17 @@ from tuner.records import TrialRecord
 from tuner.report import wording
 from tuner.report.bundle import embedded_json, library, policy_hash, script
 from tuner.report.cards import cards
-from tuner.report.charts import Chart, chart_specs, shown_charts
+from tuner.report.chart_specs import chart_specs
+from tuner.report.charts import Chart, shown_charts
 from tuner.report.figures import FIGURE_NAMES, Plot, render_plots
+from tuner.report.outlook import steps, weights
+from tuner.report.overload import overload_rows
 from tuner.report.points import page_data
 from tuner.report.run import Run
 from tuner.report.svg import inline_svg
 from tuner.report.tables import contender_ids, contenders
 from tuner.report.trust import trial_reasons, trust
-from tuner.report.why import why, without_effect
+from tuner.report.why import remarks, why
 from tuner.slo import percentile_label
 from tuner.store import write_atomically
 
@@ -39,6 +42,9 @@ SERVER_NOTES = {
     "binary": "The server people deploy; a tensorflow_model_server on the measuring host.",
     "running": "A server that ran already, measured as it was; the tuner did not set it up.",
 }
+
+PRINTED = {"docker": "docker"}
+"""The way of starting a server that was measured; a binary's is its flags."""
 
 _LONG = 240
 """Texts longer than this are folded away behind their beginning."""
@@ -65,12 +71,16 @@ class TrialRow:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One thing to copy: its text, whole, and what to know before it is used."""
+    """One thing to copy: its text, whole, and what to know before it is used.
+
+    `printed` ways are on paper too; nobody copies the others from there.
+    """
 
     name: str
     title: str
     text: str
     note: str
+    printed: bool = False
 
 
 def write_report(run: Run, directory: Path) -> tuple[Path, ...]:
@@ -116,13 +126,18 @@ def render_page(run: Run, plots: tuple[Plot, ...]) -> str:
         run=run,
         ways=ways_to_deploy(run),
         why=why(run),
-        indifferent=without_effect(run),
+        remarks=remarks(run),
+        steps=steps(run),
+        importance=weights(run),
+        overload=(overloaded := overload_rows(run)),
+        tested=any(row.deployed for row in overloaded),
         data=embedded_json(data),
         charts=charts,
         percentiles=data["percentiles"],
         specs=embedded_json(chart_specs()),
         scripts=_scripts(charts),
         headline=wording.headline(run),
+        remark=wording.remark(run),
         promise=wording.promise_of(run),
         launcher=wording.LAUNCHERS[run.server.launcher],
         server_note=SERVER_NOTES[run.server.launcher],
@@ -143,7 +158,7 @@ def render_page(run: Run, plots: tuple[Plot, ...]) -> str:
 
 def _scripts(charts: tuple[Chart, ...]) -> tuple[Markup, ...]:
     own = script("page.js")
-    return (own, library(), script("charts.js")) if charts else (own,)
+    return (own, library(), script("drawing.js"), script("charts.js")) if charts else (own,)
 
 
 def ways_to_deploy(run: Run) -> tuple[Way, ...]:
@@ -152,13 +167,15 @@ def ways_to_deploy(run: Run) -> tuple[Way, ...]:
     ways = []
     if run.batching_text:
         note = "The figures hold only together with the flags beside it."
-        ways.append(Way("file", "batching_parameters.txt", run.batching_text, note))
+        ways.append(Way("file", "batching_parameters.txt", run.batching_text, note, printed=True))
     if flags:
         text = "".join(f"--{name}={value}\n" for name, value in flags.items())
         note = "The server's flags; the figures hold only with all of these."
-        ways.append(Way("flags", "Flags", text, note))
+        ways.append(Way("flags", "Flags", text, note, printed=True))
+    started_by = PRINTED.get(run.server.launcher)
     started = (
-        Way(way.name, way.title, way.text, way.note) for way in snippets(run.recommendation)
+        Way(way.name, way.title, way.text, way.note, printed=way.name == started_by)
+        for way in snippets(run.recommendation)
     )
     return (*ways, *started)
 
@@ -175,6 +192,7 @@ def _template() -> jinja2.Template:
     environment.filters.update(
         number=wording.number,
         rate=wording.rate,
+        share=wording.share,
         ms=wording.milliseconds,
         clip=wording.clip,
         policy_hash=policy_hash,

@@ -9,13 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tuner.records import TrialRecord
-from tuner.report.batch_figure import batch_info
-from tuner.report.charts import AT_LIMIT
+from tuner.report.batch_figure import BatchRow, batch_info
 from tuner.report.curves import Curve, contender_curves, front_curves
 from tuner.report.front import pareto_front
 from tuner.report.percentile_figure import TICKS, curve_words, percentile_info
-from tuner.report.run import LoadPoint, Run, open_points
-from tuner.report.wording import ROLES, clip, rate
+from tuner.report.run import LoadPoint, Run
+from tuner.report.vega import AT_LIMIT, ELSEWHERE, QUEUEING, RUNNING, UNSPLIT
+from tuner.report.wording import ROLES, clip, number, rate
 from tuner.search.ranking import TIE, deployable, search_trials, simplicity
 from tuner.search.space import UNBOUNDED_QUEUE
 from tuner.slo import PERCENTILES, percentile_label
@@ -38,7 +38,7 @@ def page_data(run: Run) -> dict[str, Any]:
         if trial.config.id not in numbers:
             numbers[trial.config.id] = len(configs)
             configs.append(_config(run, trial, looks))
-    points = open_points(run)
+    points = run.open_points
     return {
         "percentiles": {
             name: percentile_label(name)
@@ -172,7 +172,7 @@ def _progress(run: Run) -> list[dict[str, Any]]:
 
 
 def _waits(run: Run) -> list[dict[str, Any]]:
-    """Where the mean latency went, for the configurations that carry the most: two bars each."""
+    """Where the mean latency went, for the configurations that carry the most: a bar each."""
     info = batch_info(run)
     rows = [row for row in info.rows if row.queue_ms is not None] if info else []
     return [
@@ -182,16 +182,23 @@ def _waits(run: Run) -> list[dict[str, Any]]:
             "order": order,
             "ms": rounded(ms),
             "offered": rounded(row.offered_rps),
-            "queue": rounded(row.queue_ms),
-            "rest": rounded(row.rest_ms),
+            "words": words,
             "rows": rounded(row.rows_per_batch),
             "padding": rounded(row.padding_share),
         }
         for row in rows
-        for order, (part, ms) in enumerate(
-            (("queueing", row.queue_ms), ("compute and the rest", row.rest_ms))
-        )
+        for parts in [_parts(row)]
+        for words in [", ".join(f"{number(ms)} ms {part}" for part, ms in parts)]
+        for order, (part, ms) in enumerate(parts)
     ]
+
+
+def _parts(row: BatchRow) -> list[tuple[str, float]]:
+    """Queue, run and the rest where the server tells its run time; else queue and all else."""
+    queue_ms, rest_ms = row.queue_ms or 0.0, row.rest_ms or 0.0
+    if row.run_ms is None or row.run_ms > rest_ms:
+        return [(QUEUEING, queue_ms), (UNSPLIT, rest_ms)]
+    return [(QUEUEING, queue_ms), (RUNNING, row.run_ms), (ELSEWHERE, rest_ms - row.run_ms)]
 
 
 def _percentiles(run: Run) -> dict[str, Any]:

@@ -1,21 +1,26 @@
 """What a report is made of: one run, already read from disk."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from tuner.records import Level, Measurement, ServerIdentity, TrialRecord
+from tuner.search.foresee import Foreseen
+from tuner.search.importance import Importances
 from tuner.slo import Slo
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots: what every part of the page asks for is kept
 class Run:
     """One tuning run: what was asked, what was measured, what is recommended.
 
     `directory` is where histogram files are looked up (None: nowhere). `recommendation` is the
     object of `recommendation.json`. `batching_text` is the recommended batching file as it is
-    deployed, empty where batching off is recommended or nothing is.
+    deployed, empty where batching off is recommended or nothing is. `conditions` are what the
+    figures depend on, by dotted name, for a comparison with other runs. `foreseen` and
+    `importance` are computed where a simulator and optuna may be asked; None where they were not.
     """
 
     name: str
@@ -27,16 +32,26 @@ class Run:
     trials: tuple[TrialRecord, ...]
     recommendation: dict[str, Any]
     batching_text: str
+    conditions: dict[str, Any] = field(default_factory=dict)
+    foreseen: Foreseen | None = None
+    importance: Importances | None = None
 
-    @property
+    @cached_property
+    def open_points(self) -> tuple["LoadPoint", ...]:
+        """The levels whose latency can be trusted and compared: valid, from an open loop."""
+        return tuple(
+            point
+            for point in load_points(self)
+            if point.level.verdict.valid and point.measurement.loop == "open"
+        )
+
+    @cached_property
     def percentile(self) -> str:
         """The percentile that plots and the front judge latency by.
 
         The highest one that the SLO limits and the samples of some measurement carry, else p99.
         """
-        carried = {
-            name for point in open_points(self) for name in point.measurement.percentiles_ms
-        }
+        carried = {name for point in self.open_points for name in point.measurement.percentiles_ms}
         promised = (name for name, _ in reversed(self.slo.limits_ms) if name in carried)
         return next(promised, "p99")
 
@@ -88,12 +103,3 @@ def load_points(run: Run) -> Iterator[LoadPoint]:
     for trial in run.trials:
         for level in trial.levels:
             yield LoadPoint(trial, level)
-
-
-def open_points(run: Run) -> tuple[LoadPoint, ...]:
-    """List the levels whose latency can be trusted and compared: valid, from an open loop."""
-    return tuple(
-        point
-        for point in load_points(run)
-        if point.level.verdict.valid and point.measurement.loop == "open"
-    )

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from tuner.batching import BatchingParameters
 from tuner.report.front import pareto_front
-from tuner.report.run import LoadPoint, Run, open_points
+from tuner.report.run import LoadPoint, Run
 from tuner.slo import PERCENTILES, limit_name
 from tuner.store import write_atomically
 
@@ -116,28 +116,28 @@ def _but_for_queue(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in parameters.items() if name != "max_enqueued_batches"}
 
 
-def front_points(run: Run) -> tuple[LoadPoint, ...]:
+def front_points(run: Run, percentile: str = "") -> tuple[LoadPoint, ...]:
     """Find the Pareto front over all valid open-loop (configuration, load) points.
 
-    Throughput up against the SLO's percentile down, by rising throughput. Whether a point keeps
-    the SLO is no matter: the front serves other limits too.
+    Throughput up against a percentile down, the SLO's unless another is named, by rising
+    throughput. Whether a point keeps the SLO is no matter: the front serves other limits too.
     """
-    percentile = run.percentile
+    percentile = percentile or run.percentile
     placed = [
         (point, (point.measurement.throughput_rps, latency))
-        for point in open_points(run)
+        for point in run.open_points
         if (latency := point.latency_ms(percentile)) is not None
     ]
     return tuple(placed[index][0] for index in pareto_front([at for _, at in placed]))
 
 
-def pareto_rows(run: Run) -> list[dict[str, Any]]:
+def pareto_rows(run: Run, percentile: str = "") -> list[dict[str, Any]]:
     """Rows of `pareto.csv`: the front by rising throughput, flat, None where nothing is known.
 
     Times are in ms, rates per second, `padding_share` is pad rows over executed rows. A batching
     field is None where the file leaves it to the server's default, or batching is off.
     """
-    return [_pareto_row(point) for point in front_points(run)]
+    return [_pareto_row(point) for point in front_points(run, percentile)]
 
 
 def _pareto_row(point: LoadPoint) -> dict[str, Any]:

@@ -1,14 +1,17 @@
 """How far a run can be trusted: what was doubted, how late the generator was, how many samples."""
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import median, stdev
 
 from tuner.records import Doubt, Measurement
 from tuner.report.run import Run, load_points
 from tuner.report.tables import contender_ids
 from tuner.report.wording import MISSING, number, share, signed_percent
-from tuner.search.ranking import search_trials
+from tuner.search.noise import noise_of
+from tuner.search.paired import spread_of, student_quantile
+from tuner.search.ranking import search_trials, spoilt
 
 NARROW = "\u00a0"
 """A space that no line ends at."""
@@ -20,6 +23,14 @@ class DoubtCount:
 
     doubt: Doubt
     count: int
+
+
+@dataclass(frozen=True, slots=True)
+class NoteCount:
+    """One kind of note on curves: the first such note, and the trials that have one."""
+
+    note: Doubt
+    trials: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +48,14 @@ class Trust:
 
     facts: tuple[Fact, ...]
     doubts: tuple[DoubtCount, ...]
+    notes: tuple[NoteCount, ...] = ()
 
 
 def trust(run: Run) -> Trust:
     """Sum up the quality of all measurements of a run."""
     points = list(load_points(run))
     if not points:
-        return Trust((), ())
+        return Trust((), (), ())
     measurements = [point.measurement for point in points]
     valid = sum(point.level.verdict.valid for point in points)
     facts = (
@@ -52,6 +64,8 @@ def trust(run: Run) -> Trust:
             f"{valid} of {len(points)} ({share(valid / len(points))})",
             "only valid ones are ranked",
         ),
+        *_repeated(run),
+        *_noise(run),
         *_again(run),
         *_drifts(run),
         _loops(measurements),
@@ -72,7 +86,99 @@ def trust(run: Run) -> Trust:
             "work of the host that neither server nor generator did",
         ),
     )
-    return Trust(facts, _doubts(run))
+    return Trust(facts, _doubts(run), _notes(run))
+
+
+def _repeated(run: Run) -> Iterator[Fact]:
+    """What was measured more than once because the first time did not count."""
+    lost = spoilt(run.trials)
+    invalid = [trial for trial in run.trials if trial.outcome == "invalid"]
+    again = {
+        trial.config.id
+        for trial in run.trials
+        if trial in invalid or trial.number in lost
+        for other in run.trials
+        if other.number > trial.number and other.config == trial.config
+    }
+    if invalid or lost:
+        yield Fact(
+            "Trials that do not count",
+            f"{len(invalid)} invalid, {len(lost)} spoilt by drift",
+            f"{len(again)} of these configurations were measured again",
+        )
+    looks = sum(point.measurement.looks > 1 for point in load_points(run))
+    if looks:
+        yield Fact(
+            "Windows prolonged",
+            f"{looks} measurements",
+            "one window did not decide the promise, so further ones were added to it",
+        )
+
+
+def _noise(run: Run) -> Iterator[Fact]:
+    """The noise floor between equal starts, and the gain that can be told from it."""
+    final = _final_rates(run, "default")
+    noise = noise_of(run.trials, len(final))
+    if len(noise.rates_rps) > 1 and noise.spread_percent is not None:
+        rates, spread, where = noise.rates_rps, noise.spread_percent, "A/A test"
+    elif (floor := spread_of(final)) is not None:
+        rates, spread, where = tuple(final), math.expm1(floor) * 100, "the final's starts"
+    else:
+        yield Fact(
+            "Noise floor",
+            "not measured",
+            "no configuration was started twice; a longer run begins with an A/A test",
+        )
+        return
+    listed = ", ".join(number(value) for value in rates[:6])
+    more = f" and {len(rates) - 6} more" if len(rates) > 6 else ""
+    yield Fact(
+        "Noise floor",
+        f"{spread:.1f}{NARROW}% ({where})",
+        f"standard deviation between equal starts of the default: {listed}{more} requests/s",
+    )
+    if (least := _detectable(run, noise.detectable_percent)) is not None:
+        yield Fact(
+            "Smallest gain told from noise",
+            f"about {least:.0f}{NARROW}%",
+            "what the final's blocks would prove in four of five runs; a smaller gain may be "
+            "there and go unseen",
+        )
+
+
+def _detectable(run: Run, unpaired: float | None) -> float | None:
+    """From the scatter of the final's pairs, in which a block's luck cancels; else of starts."""
+    ours, theirs = _final_rates(run, "winner"), _final_rates(run, "default")
+    if len(ours) != len(theirs) or len(ours) < 2:
+        return unpaired
+    logs = [math.log(our / their) for our, their in zip(ours, theirs, strict=True)]
+    points = student_quantile(run.interval_percent / 100, len(logs) - 1) + student_quantile(
+        0.6, len(logs) - 1
+    )
+    return math.expm1(points * stdev(logs) / math.sqrt(len(logs))) * 100
+
+
+def _final_rates(run: Run, arm: str) -> list[float]:
+    """The rates of one contender by block; empty where a block has none."""
+    final = run.recommendation.get("final") or ()
+    rates = [rate for found in final if found["arm"] == arm for rate in found["rates_rps"]]
+    return rates if all(rates) else []
+
+
+def _notes(run: Run) -> tuple[NoteCount, ...]:
+    found: dict[str, list[tuple[int, Doubt]]] = {}
+    for trial in run.trials:
+        for note in trial.notes:
+            found.setdefault(note.code, []).append((trial.number, note))
+    return tuple(
+        NoteCount(noted[0][1], _listed([number for number, _ in noted]))
+        for noted in found.values()
+    )
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    shown = ", ".join(map(str, numbers[:8]))
+    return f"{shown} and {len(numbers) - 8} more" if len(numbers) > 8 else shown
 
 
 def _again(run: Run) -> Iterator[Fact]:

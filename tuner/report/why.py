@@ -6,10 +6,16 @@ from dataclasses import dataclass, fields
 from tuner.batching import BatchingParameters
 from tuner.records import Config, TrialRecord
 from tuner.report.curves import Curve, contender_curves, front_curves
+from tuner.report.limits import limits
+from tuner.report.percentile_figure import COMPARABLE
 from tuner.report.run import Run
+from tuner.report.tables import contender_ids
 from tuner.report.wording import rate, sentence, signed_percent
 from tuner.search.evidence import indifferent, reasons
 from tuner.search.ranking import by_role, search_trials
+
+FRAGMENTED = 0.8
+"""Batches that hold less than this share of what fewer threads gave are split by the threads."""
 
 APART = frozenset({"max_enqueued_batches", "thread_pool_name"})
 """Fields that no load within the promise feels: the bound of the queue, and a name."""
@@ -17,24 +23,33 @@ APART = frozenset({"max_enqueued_batches", "thread_pool_name"})
 
 @dataclass(frozen=True, slots=True)
 class Why:
-    """One configuration, and sentences made from what was measured of it."""
+    """One configuration, and sentences made from what was measured of it at `load`."""
 
     name: str
     label: str
+    load: str
     sentences: tuple[str, ...]
 
 
 def why(run: Run) -> tuple[Why, ...]:
     """The recommended first, then the default, batching off, and the front's other members."""
-    default = by_role(run.trials, "default")
     curves = (*reversed(contender_curves(run)), *front_curves(run))
+    ids = contender_ids(run, "default")
+    shown = (curve.trial for curve in curves if curve.config_ids & ids)
+    default = next(shown, by_role(run.trials, "default"))
     found = (
         Why(
             "on the front" if curve.look.startswith("front") else curve.name,
             curve.trial.config.label(),
+            _load(curve.trial),
             tuple(
                 sentence(text)
-                for text in (*_limits(curve), *reasons(curve.trial, default), *_steps(run, curve))
+                for text in (
+                    *limits(run, curve),
+                    *reasons(curve.trial, default),
+                    *_fragmentation(run, curve),
+                    *_steps(run, curve),
+                )
             ),
         )
         for curve in curves
@@ -47,22 +62,82 @@ def without_effect(run: Run) -> tuple[str, ...]:
     return tuple(sentence(f"in the search, {text}") for text in indifferent(run.trials))
 
 
-def _limits(curve: Curve) -> Iterator[str]:
-    """What gave way first, as far as the lowest load that missed the promise shows it."""
-    missed = [point for point in curve.points if point.level.verdict.feasible is False]
-    if not missed:
+def _load(trial: TrialRecord) -> str:
+    """Where a trial's counters were read."""
+    level = trial.shown_level
+    if level is None:
+        return ""
+    at = rate(level.measurement.offered_rps)
+    return f"at {at}, its sustainable rate" if trial.reference is not None else f"at {at}"
+
+
+def remarks(run: Run) -> tuple[str, ...]:
+    """What holds for all steps above: parameters without effect, and how far starts scatter."""
+    found = list(without_effect(run))
+    spread = _scatter(run)
+    if spread is not None:
+        found.append(
+            "Steps in the search compare one start with one start; equal starts of one "
+            f"configuration lay up to {spread:.0f}\u00a0% apart in this run, so smaller "
+            "differences say nothing."
+        )
+    return tuple(found)
+
+
+def _scatter(run: Run) -> float | None:
+    """How far equal starts lie apart at most, in per cent; None where nothing was repeated."""
+    rates: dict[str, list[float]] = {}
+    for trial in run.trials:
+        if trial.sustainable_rps and trial.role != "overload":
+            rates.setdefault(trial.config.id, []).append(trial.sustainable_rps)
+    apart = [(max(found) / min(found) - 1) * 100 for found in rates.values() if len(found) > 1]
+    return max(apart, default=None)
+
+
+def _fragmentation(run: Run, curve: Curve) -> Iterator[str]:
+    """Whether more batch threads split what would be one batch, where both were measured."""
+    here = curve.trial
+    batching = here.config.batching
+    if batching is None or (batching.num_batch_threads or 0) < 2:
         return
-    first = min(missed, key=lambda point: point.measurement.offered_rps or 0.0)
-    measured = first.measurement
-    at = f"at {rate(measured.offered_rps)}, where the promise is missed,"
-    if measured.errors:
-        code = max(measured.errors, key=lambda name: measured.errors[name])
-        yield f"{at} {measured.errors[code]:,} of {measured.requests:,} requests fail with {code}"
-    if measured.host.generator_cpu > 0.8:
-        cores = f"{measured.host.generator_cpu:.2f} cores"
-        yield f"{at} the load generator is near its own end ({cores})"
-    if measured.host.server_cpu is not None:
-        yield f"{at} the server uses {measured.host.server_cpu:.2f} cores"
+    for trial in run.trials:
+        step = _one_step(here.config, trial.config)
+        if step is None or step[0] != "num_batch_threads" or not _fewer(step):
+            continue
+        pair = _nearest_rows(here, trial)
+        if pair is not None and pair[0] < FRAGMENTED * pair[1]:
+            ours, theirs, load = pair
+            yield (
+                f"batches fragment over threads: at about {rate(load)} a batch held {ours:.1f} "
+                f"rows with {step[1]} threads, and {theirs:.1f} with {step[2]}"
+            )
+            return
+
+
+def _fewer(step: tuple[str, object, object]) -> bool:
+    _, ours, theirs = step
+    return isinstance(ours, int) and isinstance(theirs, int) and theirs < ours
+
+
+def _nearest_rows(ours: TrialRecord, theirs: TrialRecord) -> tuple[float, float, float] | None:
+    """Rows per batch of both at the highest load that both were measured at, and that load."""
+    pairs = [
+        (first, second)
+        for first in _rows(ours)
+        for second in _rows(theirs)
+        if max(first[0], second[0]) <= COMPARABLE * min(first[0], second[0])
+    ]
+    if not pairs:
+        return None
+    (load, rows), (_, other) = max(pairs, key=lambda pair: pair[0][0])
+    return rows, other, load
+
+
+def _rows(trial: TrialRecord) -> Iterator[tuple[float, float]]:
+    for level in trial.levels:
+        server, offered = level.measurement.server, level.measurement.offered_rps
+        if level.verdict.valid and offered and server is not None and server.rows_per_batch:
+            yield offered, server.rows_per_batch
 
 
 def _steps(run: Run, curve: Curve) -> Iterator[str]:

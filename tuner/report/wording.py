@@ -13,6 +13,17 @@ MISSING = "–"  # noqa: RUF001
 _FIXED = "\u00a0"
 """A space that no line ends at, between a number and its unit."""
 
+REPEATED = (
+    "proven gain of",
+    "no proven gain:",
+    "no configuration tried carries more",
+    "the highest sustainable rate of the search, not confirmed",
+    "the SLO holds with it and at no load",
+    "no measurement could be trusted",
+    "no configuration met the SLO",
+)
+"""How a recommendation's `why` begins where the headline has said it already."""
+
 LAUNCHERS = {
     "embedded": "Embedded server",
     "docker": "TensorFlow Serving in Docker",
@@ -159,11 +170,19 @@ def headline(run: Run) -> Headline:
     )
 
 
+def remark(run: Run) -> str:
+    """What a recommendation's `why` adds to the headline; empty where that is nothing."""
+    why = str(run.recommendation.get("why") or "")
+    if why.startswith(REPEATED):
+        why = why.partition("; ")[2]
+    return sentence(why) if why else ""
+
+
 def _gain(run: Run, promise: str) -> Headline:
     best = rate(run.recommendation["recommended"].get("sustainable_rps"))
     default = run.recommendation.get("default")
     instead = f" instead of {rate(default.get('sustainable_rps'))}" if default else ""
-    detail = f"{best}{instead} within {promise}.{_interval(run)}"
+    detail = f"{best}{instead} within {promise}.{_interval(run)}{_blocks(run)}"
     gain = run.recommendation.get("gain")
     if gain:
         text = f"{signed_percent(gain['percent'])} load over the server's default."
@@ -183,6 +202,18 @@ def _interval(run: Run) -> str:
     if not gain:
         return ""
     return f" Measured difference: {_gain_of(run, gain)}."
+
+
+def _blocks(run: Run) -> str:
+    """In how many blocks of the final the recommended met the default."""
+    final = run.recommendation.get("final") or ()
+    count = sum(
+        rate_rps is not None
+        for found in final
+        if found["config_id"] == run.recommended_id
+        for rate_rps in found["rates_rps"]
+    )
+    return f" In {count} interleaved blocks on fresh starts." if count > 1 else ""
 
 
 def _nothing_to_recommend(run: Run, promise: str) -> Headline:

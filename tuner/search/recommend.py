@@ -1,5 +1,6 @@
 """A decision as people and programs read it: `recommendation.json`, and the batching file."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -14,6 +15,9 @@ from tuner.search.ranking import by_role
 from tuner.slo import Slo
 
 SCHEMA_VERSION = 1
+
+HEADER_WIDTH = 78
+"""Of the batching file's comments, without their mark."""
 
 
 def recommendation(
@@ -165,5 +169,14 @@ def file_text(
     if batching is None:
         lines.append("Batching is best left OFF: start the server without --enable_batching.")
         batching = BatchingParameters(num_batch_threads=1)
-    header = "".join(f"# {line}\n" for text in lines for line in text.splitlines())
+    header = "".join(
+        f"# {line}\n" for text in lines for part in text.splitlines() for line in _folded(part)
+    )
     return header + batching.to_text()
+
+
+def _folded(line: str) -> list[str]:
+    """A comment in lines that any editor shows whole; what follows the first is indented."""
+    return textwrap.wrap(
+        line, HEADER_WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )

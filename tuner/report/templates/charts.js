@@ -3,20 +3,9 @@
 
 const run = JSON.parse(document.getElementById("run-data").textContent);
 const specs = JSON.parse(document.getElementById("chart-specs").textContent);
-const views = {};
 const state = { percentile: run.percentile, limit: run.limit, chosen: -1 };
 
 /* Words */
-
-function number(value) {
-  if (value === null || value === undefined) return "–";
-  const size = Math.abs(value);
-  if (size >= 10000) return Number(value.toPrecision(3)).toLocaleString("en");
-  if (size >= 100) return Math.round(value).toLocaleString("en");
-  if (size >= 10) return value.toFixed(1);
-  if (size === 0) return "0";
-  return value.toFixed(size >= 1 ? 2 : 3);
-}
 
 function percentile(name) {
   return run.percentiles[name] || name;
@@ -45,7 +34,7 @@ const describe = {
   percentiles: (d) => [d.name, `${number(100 * d.share)} % within ${number(d.ms)} ms`],
   waits: (d) => [
     d.label,
-    `${number(d.offered)}/s: ${number(d.queue)} ms queueing, ${number(d.rest)} ms for the rest`,
+    `${number(d.offered)}/s: ${d.words}`,
     `${number(d.rows)} rows per batch${d.padding ? `, ${number(100 * d.padding)} % padding` : ""}`,
   ],
   progress: (d) => [
@@ -166,22 +155,38 @@ function joined(point) {
   return { ...point, latency: point[state.percentile], look: config.look };
 }
 
+/** Words at an edge begin or end at their point; elsewhere they are centred on it. */
+function alignment(share) {
+  if (share < 0.25) return "left";
+  return share > 0.75 ? "right" : "center";
+}
+
 function datasets() {
+  const narrow = document.documentElement.clientWidth < 560;
   const points = run.points.map(joined);
   const curves = run.curves.flatMap((curve) =>
     curve.points.map((i) => ({ ...points[i], name: curve.name, look: curve.look })));
   const references = run.references.map((reference) => {
     const point = points[reference.i];
-    const title = [reference.name, `${number(point.offered)}/s at ${number(point.latency)} ms`];
-    return { ...point, ...reference, title };
+    const rate = `${number(point.offered)}/s at ${number(point.latency)} ms`;
+    return { ...point, ...reference, title: narrow ? [reference.name] : [reference.name, rate] };
   });
+  const most = Math.max(1, ...points.map((point) => point.answered));
+  const titles = {};
+  for (const align of ["left", "center", "right"]) {
+    for (const side of ["upper", "lower"]) {
+      titles[`${side}-${align}`] = references.filter((item) =>
+        item.above === (side === "upper") && alignment(item.answered / most) === align);
+    }
+  }
   return {
     points,
     curves,
     references,
-    upper: references.filter((item) => item.above),
-    lower: references.filter((item) => !item.above),
+    ...titles,
     batched: curves.filter((point) => point.rows !== null),
+    padded: curves.filter((point) => point.padding !== null)
+      .map((point) => ({ ...point, padded: 100 * point.padding })),
     front: run.fronts[state.percentile].map((i) => points[i]),
     distributions: run.distributions,
     promises: run.promises,
@@ -190,49 +195,26 @@ function datasets() {
   };
 }
 
-/** Put what this run has in the places that a specification leaves open. */
-function filled(value, names) {
-  if (typeof value === "string") {
-    if (value === "{names}") return names.map(([name]) => name);
-    if (value === "{nines}") return run.nines;
-    if (value === "{bars}") return 26 * (run.waits.length / 2);
-    return value.replace("{percentile}", percentile(state.percentile));
-  }
-  if (Array.isArray(value)) return value.map((item) => filled(item, names));
-  if (value === null || typeof value !== "object") return value;
-  if (value.byLook) return names.map(([, look]) => value.byLook[look]);
-  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, filled(item, names)]));
-}
-
-function namesOf(data) {
-  return [...new Map(data.map((item) => [item.name, item.look]))];
-}
-
-const sources = { front: "references", load: "curves", percentiles: "distributions", rows: "batched", waits: "waits", progress: "progress" };
-const walked = { front: "points", load: "curves", percentiles: "distributions", rows: "batched", progress: "progress" };
+const sources = { front: "references", load: "curves", percentiles: "distributions", rows: "batched", padding: "padded", waits: "waits", progress: "progress" };
+const walked = { front: "points", load: "curves", percentiles: "distributions", rows: "batched", padding: "padded", progress: "progress" };
 
 async function draw() {
   const data = datasets();
   const [lowest, highest] = scale();
+  const words = {
+    "{percentile}": percentile(state.percentile),
+    "{nines}": run.nines,
+    "{parts}": [...new Set(run.waits.map((item) => item.part))],
+    "{bars}": 26 * Math.max(1, new Set(run.waits.map((item) => item.label)).size),
+  };
   for (const place of document.querySelectorAll("[data-chart]")) {
     const id = place.dataset.chart;
-    const source = data[sources[id]];
-    const open = filled(specs[id], namesOf(source));
-    const spec = {
-      ...open,
-      layer: open.layer.filter((layer) => !layer.data.name || data[layer.data.name].length > 0),
-      datasets: data,
-      params: Object.entries({ ...reach(data), lowest, highest, limit: state.limit ?? 0, chosen: state.chosen, at: -1 })
-        .map(([name, value]) => ({ name, value })),
-    };
-    views[id]?.finalize();
-    const { view } = await vegaEmbed(place.querySelector(".drawing"), spec, {
-      ast: true, renderer: "svg", actions: false, tooltip: tell(place),
-    });
-    views[id] = view;
-    place.points = (data[walked[id]] || []).filter((item) => item.latency !== null).slice()
+    place.words = describe[id] || pointWords;
+    const spec = filled(specs[id], namesOf(data[sources[id]]), words);
+    const points = (data[walked[id]] || []).filter((item) => item.latency !== null).slice()
       .sort((a, b) => order(id, a) - order(id, b));
-    place.at = -1;
+    const params = { ...reach(data), lowest, highest, limit: state.limit ?? 0, chosen: state.chosen };
+    await embed(place, spec, data, params, points);
   }
   document.documentElement.dataset.drawn = "yes";
 }
@@ -248,45 +230,6 @@ function update() {
     view.signal("lowest", lowest).signal("highest", highest);
     view.signal("limit", state.limit ?? 0).signal("chosen", state.chosen).runAsync();
   }
-}
-
-/** What Vega calls while the pointer moves over a mark, or off it (without a value). */
-function tell(place) {
-  const tip = place.querySelector(".tip");
-  return (_handler, event, _item, value) => {
-    if (!value) {
-      tip.hidden = true;
-      return;
-    }
-    write(tip, place, value);
-    const box = place.getBoundingClientRect();
-    const x = event.clientX - box.left;
-    tip.hidden = false;
-    tip.style.left = `${Math.max(0, Math.min(x + 14, box.width - tip.offsetWidth - 4))}px`;
-    tip.style.top = `${event.clientY - box.top + 18}px`;
-  };
-}
-
-function write(target, place, value) {
-  const words = describe[place.dataset.chart] || pointWords;
-  target.replaceChildren(...words(value).map((line) => {
-    const element = document.createElement("span");
-    element.textContent = line;
-    return element;
-  }));
-}
-
-for (const place of document.querySelectorAll("[data-chart]")) {
-  place.addEventListener("keydown", (event) => {
-    const count = place.points?.length;
-    const steps = { ArrowRight: 1, ArrowLeft: -1, Home: -Infinity, End: Infinity };
-    if (!count || !(event.key in steps) || !walked[place.dataset.chart]) return;
-    place.at = Math.max(0, Math.min(count - 1, place.at + steps[event.key]));
-    const point = place.points[place.at];
-    write(place.querySelector(".readout"), place, point);
-    views[place.dataset.chart].signal("at", point.i).runAsync();
-    event.preventDefault();
-  });
 }
 
 if (choice) {
