@@ -21,7 +21,7 @@ MUST_BE_ALIKE: tuple[tuple[str, str], ...] = (
 )
 """Beginnings of names that must be alike, and the remedy where they are not."""
 
-_LOAD = ("arrivals", "burst_cv", "trace", "engine", "deadline_ms")
+_LOAD = ("arrivals", "burst_cv", "trace", "trace_speed", "profile", "engine", "deadline_ms")
 
 SUBJECTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("the model", ("models",)),
@@ -31,8 +31,8 @@ SUBJECTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("the server's settings", ("setting",)),
     ("the machine", ("cpu_model", "cpus", "memory_gib", "kernel", "system", "governor",
                      "processors", "server_cpus")),
-    ("how it was measured", ("measure", "seed", "connections", "processes", "tuner", "packages",
-                             "python", "load_generator")),
+    ("how it was measured", ("measure", "seed", "connections", "processes", "spin", "tuner",
+                             "packages", "python", "load_generator")),
 )  # fmt: skip
 """What a comparison can be about, and the beginnings of the names that belong to it."""
 
@@ -61,6 +61,8 @@ def conditions_of(scenario: Scenario, environment: Mapping[str, Any]) -> dict[st
         **dict(_leaves(scenario.measure.model_dump(mode="json"), "measure.")),
         "connections": scenario.load.connections,
         "processes": scenario.load.processes,
+        "spin": scenario.load.spin,
+        "setting.tls": scenario.server.tls is not None,
         "seed": scenario.seed,
         **{
             name: value

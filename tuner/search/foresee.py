@@ -26,7 +26,7 @@ from tuner.slo import Slo
 LARGEST_FITTED = 256
 """Batches are modelled up to so many rows; no default of 1000 is ever filled by such loads."""
 
-FITTED = 10
+FITTED = 6
 """Configurations that the model is fitted to: the best, and those like the one in question."""
 
 TRUSTED = 0.2
