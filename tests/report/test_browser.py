@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from literal_runs import (
 
 from tuner.batching import BatchingParameters
 from tuner.commands.publish import publish_report
+from tuner.records import ServerIdentity
 from tuner.report.page import render_page
 from tuner.search.ranking import deployable
 from tuner.slo import Slo
@@ -92,7 +94,7 @@ def test_hostile_texts_change_nothing(opened, evil_page, width):
 def test_charts_fit_their_place(opened, gain_page, width):
     with opened(gain_page, width=width) as page:
         assert not overflows(page)
-        assert page.locator("[data-chart] svg").count() == 6
+        assert page.locator("[data-chart] svg").count() == 7
         for drawing in page.locator("[data-chart] svg").all():
             assert drawing.bounding_box()["width"] <= width
 
@@ -169,9 +171,31 @@ def test_paper_shows_everything_in_black_on_white(opened, gain_page):
         style = "getComputedStyle(document.body)"
         assert page.evaluate(f"{style}.backgroundColor") == "rgb(255, 255, 255)"
         assert page.evaluate(f"{style}.color") == "rgb(31, 35, 40)"
+        assert page.locator("#way-file").is_visible()
         assert page.locator("#way-flags").is_visible()
         assert not page.locator("nav").is_visible()
         assert not page.locator("#choice").is_visible()
+
+
+def test_paper_has_one_way_of_starting_the_server_at_most(opened, tmp_path):
+    run = gain_run()
+    described = {
+        "name": "m", "image": "tensorflow/serving:2.20.0", "flags": {},
+        "models": [{"name": "m", "path": "/m"}], "cpus": [],
+    }  # fmt: skip
+    deployable = replace(run, recommendation={**run.recommendation, "deployment": described})
+    for server, shown in (
+        (run.server, []),
+        (ServerIdentity("docker", "2.20.0", "tensorflow/serving:2.20.0"), ["way-docker"]),
+    ):
+        with opened(written(replace(deployable, server=server), tmp_path)) as page:
+            page.emulate_media(media="print")
+            printed = [
+                panel.get_attribute("id")
+                for panel in page.locator(".panel").all()
+                if panel.is_visible()
+            ]
+            assert printed == ["way-file", "way-flags", *shown]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

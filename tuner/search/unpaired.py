@@ -29,7 +29,7 @@ def unpaired_gain(
         variance**2 / (len(found) - 1) for variance, found in zip(variances, logs, strict=True)
     ]
     # Welch and Satterthwaite's degrees of freedom, rounded down to stay on the safe side.
-    degrees = max(1, math.floor(sum(variances) ** 2 / sum(weights))) if error > 0 else 1
+    degrees = max(1, math.floor(sum(variances) ** 2 / sum(weights) + 1e-9)) if error > 0 else 1
     confidence = 1 - (1 - CONFIDENCE) / comparisons
     half = student_quantile(confidence, degrees) * error
     return Gain(_percent(centre), _percent(centre - half), _percent(centre + half))
