@@ -79,7 +79,6 @@ LATENCY: Spec = {
     "axis": {
         "title": "{percentile} latency (ms, log scale)",
         "format": "~r",
-        "values": [v * 10**e for e in range(-2, 6) for v in (1, 2, 5)],
     },
 }
 
