@@ -27,13 +27,28 @@ def test_one_step_away_is_what_was_measured_there_and_nothing_else():
     far = Config(replace(BEST.batching, num_batch_threads=8, max_batch_size=64))
     run = gain_run()
     others = [
-        trial(number, "sampler", config, [level(400, 50.0)], reference=0)
+        trial(
+            number,
+            "sampler",
+            config,
+            [level(400, 50.0), level(450, 70.0, feasible=False)],
+            reference=0,
+        )
         for number, config in ((5, step), (6, far))
     ]
     text = said(replace(run, trials=(*run.trials, *others)), "recommended").replace("\u00a0", " ")
     assert "With num_batch_threads 4 instead of 2 it carried 400/s instead of 500/s" in text
     assert "(−20 %)" in text  # noqa: RUF001
     assert "instead of 32" not in text
+
+
+def test_a_lower_bound_is_no_ratio():
+    step = Config(replace(BEST.batching, num_batch_threads=4))
+    run = gain_run()
+    cut = trial(5, "sampler", step, [level(300, 50.0), level(400, 50.0, valid=False)], reference=0)
+    text = said(replace(run, trials=(*run.trials, cut)), "recommended")
+    assert "it carried at least 300/s (more was not decided) in the search" in text
+    assert "no ratio can be given" in text
 
 
 def test_a_run_without_answer_has_nothing_to_explain_but_what_failed():

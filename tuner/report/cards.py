@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tuner.records import TrialRecord
-from tuner.report.run import Run
+from tuner.report.run import Run, bounded
 from tuner.report.tables import ClosingRow, Contender, closing_rows, contender_ids
 from tuner.report.wording import gain_words, milliseconds, number, rate
 from tuner.slo import percentile_label
@@ -134,18 +134,7 @@ def _sureness(trials: Sequence[TrialRecord], shown: TrialRecord | None) -> str:
         return ""
     if shown.ceiling_rps is None:
         return f"one start; held at every load tried, up to {rate(shown.sustainable_rps)}"
+    above = "missed" if bounded(shown) else "undecided"
     return (
-        f"one start; held at {number(shown.sustainable_rps)}, {_above(shown)} at "
-        f"{rate(shown.ceiling_rps)}"
+        f"one start; held at {number(shown.sustainable_rps)}, {above} at {rate(shown.ceiling_rps)}"
     )
-
-
-def _above(trial: TrialRecord) -> str:
-    """Whether the load above was seen to miss the promise, or too little was seen to tell."""
-    missed = any(
-        level.verdict.feasible is False
-        and (level.measurement.offered_rps or 0.0) > (trial.sustainable_rps or 0.0)
-        for level in trial.levels
-        if level.measurement.loop == "open"
-    )
-    return "missed" if missed else "undecided"

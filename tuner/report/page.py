@@ -24,7 +24,7 @@ from tuner.report.figures import FIGURE_NAMES, Plot, render_plots
 from tuner.report.outlook import steps, weights
 from tuner.report.overload import overload_rows
 from tuner.report.points import page_data
-from tuner.report.run import Run
+from tuner.report.run import Run, bounded
 from tuner.report.svg import inline_svg
 from tuner.report.tables import contender_ids, contenders
 from tuner.report.trust import trial_reasons, trust
@@ -227,7 +227,7 @@ def _trial_row(run: Run, trial: TrialRecord, why: str, mark: str) -> TrialRow:
         config_id=trial.config.id,
         outcome=trial.outcome,
         mark=mark,
-        sustainable=wording.number(trial.sustainable_rps),
+        sustainable=_sustainable(trial),
         tail=wording.number(
             measurement.percentiles_ms.get(run.percentile) if measurement else None
         ),
@@ -237,6 +237,12 @@ def _trial_row(run: Run, trial: TrialRecord, why: str, mark: str) -> TrialRow:
         hint=failure.hint if failure else "",
         log_tail=failure.log_tail if failure else "",
     )
+
+
+def _sustainable(trial: TrialRecord) -> str:
+    """The rate, marked where it is a lower bound."""
+    lower = trial.sustainable_rps and not bounded(trial)
+    return f"{'≥ ' if lower else ''}{wording.number(trial.sustainable_rps)}"
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -8,7 +8,7 @@ from tuner.records import Config, TrialRecord
 from tuner.report.curves import Curve, contender_curves, front_curves
 from tuner.report.limits import limits
 from tuner.report.percentile_figure import COMPARABLE
-from tuner.report.run import Run
+from tuner.report.run import Run, bounded
 from tuner.report.tables import contender_ids
 from tuner.report.wording import rate, sentence, signed_percent
 from tuner.search.evidence import indifferent, reasons
@@ -150,11 +150,23 @@ def _steps(run: Run, curve: Curve) -> Iterator[str]:
         if step is None or trial.sustainable_rps is None:
             continue
         name, ours, theirs = step
+        if not (bounded(trial) and bounded(here)):
+            yield (
+                f"with {name} {theirs} instead of {ours} it carried {_at_least(trial)} in the "
+                f"search, and {_at_least(here)} with {ours}: no ratio can be given"
+            )
+            continue
         percent = (trial.sustainable_rps / here.sustainable_rps - 1) * 100
         yield (
             f"with {name} {theirs} instead of {ours} it carried {rate(trial.sustainable_rps)} "
             f"instead of {rate(here.sustainable_rps)} in the search ({signed_percent(percent)})"
         )
+
+
+def _at_least(trial: TrialRecord) -> str:
+    """A rate, or the lower bound that it is."""
+    shown = rate(trial.sustainable_rps)
+    return shown if bounded(trial) else f"at least {shown} (more was not decided)"
 
 
 def _searched(run: Run, curve: Curve) -> TrialRecord | None:
