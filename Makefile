@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart example test lint fuzz bench bench-loadgen bench-search docs lock clean
+.PHONY: help setup quickstart example test lint fuzz bench bench-overhead bench-loadgen bench-search docs lock clean
 
 help:  ## Show the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ fuzz: $(READY)  ## Fuzz the load generator's HTTP/2 client for FUZZ_SECONDS
 
 bench: $(READY)  ## Measure the embedded server's cost beside plain grpcio
 	$(BIN)/python benchmarks/embedded_server.py
+
+bench-overhead: $(READY)  ## Measure what of a trial is not measuring, by restart and by swap
+	.ci/with-engine $(BIN)/python benchmarks/trial_overhead.py --json benchmarks/trial_overhead.json
 
 # locust brings gevent, which patches what everything else uses: it gets a .venv of its own.
 LOCUST := benchmarks/loadgen/.venv
