@@ -28,7 +28,7 @@ from tuner.environment import cpu_model
 from tuner.load.generator import Generator
 from tuner.load.payload import MixPart, build_pool
 from tuner.model import inspect
-from tuner.server.process import GUARD
+from tuner.server.guarded import GUARD
 
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 CONCURRENCY = (1, 16, 64)

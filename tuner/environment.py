@@ -44,6 +44,8 @@ def describe(
             "digest": server.digest,
             "engine": server.engine,
             "gpus": list(server.gpus),
+            # Left out where there is nothing to say, as in the files of earlier versions.
+            **({"through": server.through} if server.through else {}),
         },
         "slo_free_scenario": _digest(stable),
         "cpu_model": cpu_model(),

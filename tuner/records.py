@@ -81,7 +81,10 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class ServerIdentity:
-    """What was measured, in the words a report shows."""
+    """What was measured, in the words a report shows.
+
+    `through` says what lies between the load generator and a server on another host.
+    """
 
     launcher: Literal["docker", "binary", "embedded", "running"]
     version: str
@@ -89,6 +92,7 @@ class ServerIdentity:
     digest: str | None = None
     engine: str | None = None
     gpus: tuple[str, ...] = ()
+    through: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tuner.server.process import GUARD
+from tuner.server.guarded import GUARD
 
 ASK = "import os; print(os.getpriority(os.PRIO_PROCESS, 0))"
 

@@ -9,6 +9,7 @@ import pytest
 from containers import EMBEDDED_IMAGE, FAKE, scenario_lines
 from server.test_launchers import BATCHED, nothing_is_left_behind, scenario  # noqa: F401
 
+from tuner.commands.bench import elsewhere
 from tuner.errors import CandidateError, HostError
 from tuner.load.payload import MixPart, build_pool
 from tuner.load.pool import RequestPool
@@ -30,7 +31,10 @@ def keeper_of(launcher, folder, told=None):
     folders = VersionFolders(folder / "versions", launcher.scenario.served)
     return ServerKeeper(
         cold=launcher,
-        warm=replace(launcher, scenario=kept_scenario(launcher.scenario, folders)),
+        warm=replace(
+            launcher,
+            scenario=kept_scenario(launcher.scenario, folders, elsewhere=elsewhere(launcher)),
+        ),
         folders=folders,
         timeout_s=30.0,
         notify=(told if told is not None else []).append,

@@ -1,6 +1,7 @@
 """From a scenario to a bench: models looked at, requests built, processors and launcher chosen."""
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from tuner.load.payload import MixPart, build_pool
 from tuner.records import Config, ServerIdentity
 from tuner.scenario import ModelSection, Scenario
 from tuner.server import process
+from tuner.server.containers.engine import address, connect
 from tuner.server.containers.launcher import DockerLauncher, open_docker
+from tuner.server.containers.ssh import SCHEME
 from tuner.server.cpus import Placement, place
 from tuner.server.keeper import ServerKeeper, kept_scenario
 from tuner.server.process import ProcessLauncher
@@ -31,12 +34,19 @@ AnyLauncher = ProcessLauncher | DockerLauncher | RunningLauncher
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A bench, and what is recorded of it. `cpus` is the number of the server's processors."""
+    """A bench, and what is recorded of it. `cpus` is the number of the server's processors.
+
+    To be closed: a server may live on, and copies of models may lie on another host.
+    """
 
     bench: Bench
     server: ServerIdentity
     environment: dict[str, Any]
     cpus: int
+
+    def close(self) -> None:
+        """Give back what the bench holds."""
+        self.bench.close()
 
 
 def prepare(
@@ -49,11 +59,28 @@ def prepare(
 ) -> Prepared:
     """Make ready all that every trial of a run needs, before any server starts.
 
-    With `keep`, a server may live on from one trial of a search to the next; the bench then has
-    to be closed. Raises InputError or HostError where a night would trip over it.
+    With `keep`, a server may live on from one trial of a search to the next. Raises InputError or
+    HostError where a night would trip over it.
     """
-    placement = place(scenario.server.cpus, scenario.load.cpus)
+    placement = placement_of(scenario)
     launcher = launcher_of(scenario, placement, notify)
+    keeper = _keeper(launcher, run, notify) if keep else None
+    try:
+        return _prepared(scenario, infos, run, notify, placement, launcher, keeper)
+    except BaseException:
+        launcher.close()
+        raise
+
+
+def _prepared(
+    scenario: Scenario,
+    infos: Models,
+    run: RunDirectory,
+    notify: Callable[[str], None],
+    placement: Placement,
+    launcher: AnyLauncher,
+    keeper: ServerKeeper | None,
+) -> Prepared:
     identity = launcher.identify()
     described = environment.describe(
         server=identity,
@@ -69,7 +96,7 @@ def prepare(
         for section, info in infos
     }
     calibration = calibrated(
-        scenario.load.engine, placement, notify, processes=scenario.load.processes
+        scenario.load.engine, placement.here, notify, processes=scenario.load.processes
     )
     described["load_generator"] = asdict(calibration)
     notify("building the requests")
@@ -85,7 +112,7 @@ def prepare(
         generator_cpus=placement.generator,
         notify=notify,
         usable_rps=calibration.usable_rps,
-        keeper=_keeper(launcher, run, notify) if keep else None,
+        keeper=keeper,
     )
     return Prepared(bench, identity, described, len(placement.server))
 
@@ -166,11 +193,30 @@ def _keeper(
     folders = VersionFolders((run.path / VERSIONS).resolve(), scenario.served)
     return ServerKeeper(
         cold=launcher,
-        warm=replace(launcher, scenario=kept_scenario(scenario, folders)),
+        warm=replace(
+            launcher, scenario=kept_scenario(scenario, folders, elsewhere=elsewhere(launcher))
+        ),
         folders=folders,
         timeout_s=scenario.server.start_timeout_s,
         notify=notify,
     )
+
+
+def elsewhere(launcher: AnyLauncher) -> bool:
+    """Whether the servers run on another host."""
+    return isinstance(launcher, DockerLauncher) and not launcher.engine.local
+
+
+def placement_of(scenario: Scenario) -> Placement:
+    """Which processors both sides get; the server's are its engine's, where that is remote.
+
+    Raises ScenarioError for processors that there are not, HostError where no engine answers.
+    """
+    processors = None
+    if scenario.server.launcher == "docker" and address().startswith(SCHEME):
+        with closing(connect()) as engine:
+            processors = engine.cpus
+    return place(scenario.server.cpus, scenario.load.cpus, elsewhere=processors)
 
 
 def launcher_of(

@@ -25,7 +25,7 @@ from tuner.load.null_server import null_server
 from tuner.load.pool import RequestPool
 from tuner.measure.percentiles import value_at
 from tuner.server.cpus import Placement, place
-from tuner.server.process import GUARD
+from tuner.server.guarded import GUARD
 from tuner.store import write_atomically
 
 MESSAGE_BYTES = 174

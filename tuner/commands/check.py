@@ -1,5 +1,6 @@
 """`tuner check`: whether a batching file still keeps the promise, for a gate in CI."""
 
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,8 +65,7 @@ def check(request: Request, narrator: Narrator) -> tuple[RunDirectory, Checked]:
     run = store.create(request.out, f"{scenario.name}-check", text)
     rate_rps = request.rate_rps or recommended_rps(request.params, batching)
     records: list[TrialRecord] = []
-    with run.locked():
-        prepared = benches.prepare(scenario, infos, run, narrator.note)
+    with run.locked(), closing(benches.prepare(scenario, infos, run, narrator.note)) as prepared:
         run.keep_environment(prepared.environment, request.scenario)
         for start in range(request.starts):
             task = Task(

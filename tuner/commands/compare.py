@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,7 @@ def compare(request: Request, narrator: Narrator) -> tuple[RunDirectory, tuple[C
     infos = benches.models(scenario, narrator.say)
     text = request.scenario.read_text(encoding="utf-8")
     run = store.create(request.out, f"{scenario.name}-compare", text)
-    with run.locked():
-        prepared = benches.prepare(scenario, infos, run, narrator.note)
+    with run.locked(), closing(benches.prepare(scenario, infos, run, narrator.note)) as prepared:
         run.keep_environment(prepared.environment, request.scenario)
         entrants = entrants_of(request.files, prepared.cpus)
         asked = scenario.search.final_blocks

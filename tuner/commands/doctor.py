@@ -9,12 +9,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from tuner.commands.bench import placement_of
 from tuner.doctor import host
 from tuner.doctor.finding import Finding, Light, Report, caught, worst
 from tuner.doctor.live import check_live
 from tuner.doctor.models import check_models
-from tuner.scenario import load
-from tuner.server.cpus import place
+from tuner.errors import HostError
+from tuner.scenario import Scenario, load
+from tuner.server.cpus import Placement, place
 
 COLOURS: dict[Light, str] = {"green": "green", "yellow": "yellow", "red": "bold red"}
 
@@ -34,14 +36,14 @@ def doctor(scenario_path: Path, tell: Callable[[Finding], None]) -> list[Finding
 
     report(Finding("scenario", "green", f"{scenario_path}: {scenario.name} can be read"))
     with caught("processors", report):
-        placement = place(scenario.server.cpus, scenario.load.cpus)
+        placement = _placement(scenario)
         cpus = len(placement.server)
         report(host.check_processors(placement))
         # A container of ours gets whole processors, whatever quota this process has.
         inside = scenario.server.launcher == "docker"
         report(host.check_quota(None if inside else host.cpu_quota(), cpus))
         report(host.check_threads(scenario, cpus))
-        report(host.check_clocks(min(placement.server)))
+        report(host.check_clocks(min(placement.here.server)))
         if scenario.server.launcher == "docker":
             from tuner.doctor.containers import check_containers  # noqa: PLC0415 - 0.3 s
 
@@ -62,6 +64,14 @@ def doctor(scenario_path: Path, tell: Callable[[Finding], None]) -> list[Finding
     with tempfile.TemporaryDirectory(prefix="tuner-doctor-") as folder:
         check_live(scenario, models, placement, Path(folder), report)
     return findings
+
+
+def _placement(scenario: Scenario) -> Placement:
+    """As a run would have it; without an engine, which is a finding of its own, as here."""
+    try:
+        return placement_of(scenario)
+    except HostError:
+        return place("auto", scenario.load.cpus)
 
 
 def print_finding(console: Console, finding: Finding) -> None:

@@ -1,6 +1,7 @@
 """`tuner measure`: the throughput/latency curve of one configuration."""
 
 import json
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,8 +39,7 @@ def measure(request: Request, narrator: Narrator) -> tuple[RunDirectory, TrialRe
     infos = benches.models(scenario, narrator.say)
     text = request.scenario.read_text(encoding="utf-8")
     run = store.create(request.out, f"{scenario.name}-measure", text)
-    with run.locked():
-        prepared = benches.prepare(scenario, infos, run, narrator.note)
+    with run.locked(), closing(benches.prepare(scenario, infos, run, narrator.note)) as prepared:
         run.keep_environment(prepared.environment, request.scenario)
         config = benches.given(scenario, batching)
         task = Task(number=0, role="given", config=config, curve_shares=CURVE_SHARES)

@@ -54,8 +54,10 @@ def tune(request: Request, narrator: Narrator) -> RunDirectory:
         infos = benches.models(scenario, narrator.say)
         text = request.scenario.read_text(encoding="utf-8")
         run = store.create(request.out, scenario.name, text)
-    with run.locked():
-        prepared = benches.prepare(scenario, infos, run, narrator.note, keep=True)
+    with (
+        run.locked(),
+        closing(benches.prepare(scenario, infos, run, narrator.note, keep=True)) as prepared,
+    ):
         _keep_environment(run, request, prepared.environment)
         narrator.say(f"results go to {run.path}")
         _search(run, scenario, prepared, request.trials, deadline_ns, narrator)

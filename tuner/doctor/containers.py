@@ -10,7 +10,7 @@ from tuner.measure.gpu import Driver, driver
 from tuner.scenario import Scenario
 from tuner.server.containers import images
 from tuner.server.containers.engine import Engine, connect
-from tuner.server.containers.launcher import DockerLauncher
+from tuner.server.containers.launcher import DockerLauncher, require_reachable
 from tuner.server.containers.owner import Owner
 from tuner.server.cpus import Placement
 
@@ -21,8 +21,11 @@ def check_containers(scenario: Scenario, placement: Placement, report: Report) -
     """Reach the engine, have the image, and start it once as every trial will."""
     with caught("engine", report), ExitStack() as stack:
         engine = connect()
-        stack.callback(engine.client.close)
+        stack.callback(engine.close)
+        require_reachable(engine)
         report(Finding("engine", "green", f"Docker {engine.version} at {engine.where}"))
+        if not engine.local:
+            report(far_away(engine))
         if engine.local and scenario.server.gpus is not None:
             report(check_gpu_number(scenario))
         if engine.image(scenario.server.image) is None:
@@ -47,6 +50,18 @@ def check_containers(scenario: Scenario, placement: Placement, report: Report) -
                     "image", "green", f"{image.name} starts: {identity.version} ({image.digest})"
                 )
             )
+
+
+def far_away(engine: Engine) -> Finding:
+    """What an engine on another host means for the figures."""
+    return Finding(
+        "remote-engine",
+        "yellow",
+        f"servers run on another host, {engine.cpus} processors, through ssh: every latency has "
+        "the network and the tunnel in it; models are copied there, server.mounts are its own "
+        "folders, and neither its clocks nor its processors' use are seen from here",
+        "for figures of the server alone run tuner on that host",
+    )
 
 
 def check_gpus(scenario: Scenario, engine: Engine, cuda: tuple[int, int] | None) -> list[Finding]:

@@ -1,5 +1,6 @@
 """Checks that need the server: it is started as a trial would, asked, loaded for a moment."""
 
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -40,12 +41,14 @@ def check_live(
         pool.save(folder / "requests.pool")
         usable_rps = calibrated(
             scenario.load.engine,
-            placement,
+            placement.here,
             lambda _text: None,
             processes=scenario.load.processes,
         ).usable_rps
-        with caught("server", report):
-            launcher = launcher_of(scenario, placement, lambda _text: None)
+        with (
+            caught("server", report),
+            closing(launcher_of(scenario, placement, lambda _text: None)) as launcher,
+        ):
             identity = launcher.identify()
             _, (_, default) = baselines(len(placement.server))
             with launcher.launch(default, folder) as server:

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from tuner.deploy import snippets
 from tuner.errors import StoreError
-from tuner.records import TrialRecord
+from tuner.records import ServerIdentity, TrialRecord
 from tuner.report import wording
 from tuner.report.bundle import embedded_json, library, policy_hash, script
 from tuner.report.cards import cards
@@ -140,7 +140,7 @@ def render_page(run: Run, plots: tuple[Plot, ...]) -> str:
         remark=wording.remark(run),
         promise=wording.promise_of(run),
         launcher=wording.LAUNCHERS[run.server.launcher],
-        server_note=SERVER_NOTES[run.server.launcher],
+        server_note=_server_note(run.server),
         confidence=wording.share(run.slo.confidence),
         percentile=percentile_label(run.percentile),
         cards=cards(run),
@@ -159,6 +159,17 @@ def render_page(run: Run, plots: tuple[Plot, ...]) -> str:
 def _scripts(charts: tuple[Chart, ...]) -> tuple[Markup, ...]:
     own = script("page.js")
     return (own, library(), script("drawing.js"), script("charts.js")) if charts else (own,)
+
+
+def _server_note(server: ServerIdentity) -> str:
+    """What to bear in mind about the server; where it is far, that latency has the way in it."""
+    if not server.through:
+        return SERVER_NOTES[server.launcher]
+    return (
+        f"The server people deploy, in a container on another host, reached through "
+        f"{server.through}: every latency here includes the network and the tunnel, and so does "
+        "what was held against the promise."
+    )
 
 
 def ways_to_deploy(run: Run) -> tuple[Way, ...]:

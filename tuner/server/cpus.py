@@ -8,29 +8,56 @@ from tuner.errors import ScenarioError
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Processors of both sides. `apart` says that they share none."""
+    """Processors of both sides. `apart` says that they share none.
+
+    `elsewhere` says that the server's are another host's.
+    """
 
     server: frozenset[int]
     generator: frozenset[int]
+    elsewhere: bool = False
 
     @property
     def apart(self) -> bool:
         """Whether no processor serves both sides."""
-        return not self.server & self.generator
+        return self.elsewhere or not self.server & self.generator
+
+    @property
+    def here(self) -> "Placement":
+        """The same for a server on this host."""
+        return place("auto", ",".join(map(str, self.generator))) if self.elsewhere else self
 
     def describe(self) -> str:
         """Words for the report, such as `server on 1, load generator on 0`."""
-        return f"server on {_shown(self.server)}, load generator on {_shown(self.generator)}"
+        where = " of another host" if self.elsewhere else ""
+        return (
+            f"server on {_shown(self.server)}{where}, load generator on {_shown(self.generator)}"
+        )
 
 
-def place(server: str, generator: str, available: frozenset[int] | None = None) -> Placement:
+def place(
+    server: str,
+    generator: str,
+    available: frozenset[int] | None = None,
+    *,
+    elsewhere: int | None = None,
+) -> Placement:
     """Resolve the scenario's `cpus` keys against the processors this process may use.
 
     `auto` gives the generator the lowest processor and the server all others; on a machine with
-    one processor they share it. Raises ScenarioError where a named processor is not available.
+    one processor they share it. With `elsewhere` the server has another host with so many
+    processors, all of them unless the scenario names some. Raises ScenarioError where a named
+    processor is not available.
     """
     usable = frozenset(os.sched_getaffinity(0)) if available is None else available
     first = frozenset({min(usable)})
+    if elsewhere is not None:
+        there = frozenset(range(elsewhere))
+        return Placement(
+            server=parse_cpus(server, "server.cpus", there) or there,
+            generator=parse_cpus(generator, "load.cpus", usable) or first,
+            elsewhere=True,
+        )
     own = parse_cpus(generator, "load.cpus", usable)
     if own is None:
         taken = parse_cpus(server, "server.cpus", usable) if server != "auto" else None

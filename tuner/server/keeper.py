@@ -5,7 +5,7 @@ is measured, and swaps go on only while they are the cheaper of the two.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -39,6 +39,10 @@ class KeptServer:
     def scrape(self) -> str | None:
         """See `Server.scrape`."""
         return self.server.scrape()
+
+    def show(self, folders: Sequence[Path]) -> None:
+        """See `Server.show`."""
+        self.server.show(folders)
 
 
 @dataclass(slots=True)
@@ -142,6 +146,7 @@ class ServerKeeper:
             kept.logged = kept.log.stat().st_size
         version = self._publish(config)
         try:
+            kept.server.show(self.folders.of(version))
             self._await(kept, version)
         except BaseException:
             self._keep_log(folder)
@@ -199,11 +204,13 @@ def restart_key(config: Config) -> object:
     return threads, config.flags
 
 
-def kept_scenario(scenario: Scenario, folders: VersionFolders) -> Scenario:
+def kept_scenario(
+    scenario: Scenario, folders: VersionFolders, *, elsewhere: bool = False
+) -> Scenario:
     """The scenario of the server that lives on.
 
     Its base paths are the tuner's, which it polls every second, the least there is. A container
-    sees where the links lead.
+    sees where the links lead: mounts of this host, or copies where it runs `elsewhere`.
     """
     models = tuple(
         model.model_copy(update={"path": folders.base(model.servable), "name": model.servable})
@@ -211,7 +218,7 @@ def kept_scenario(scenario: Scenario, folders: VersionFolders) -> Scenario:
     )
     server = scenario.server
     given = {**server.flags, PER_MODEL: True, POLLING: 1}
-    sources = tuple(f"{source}:{source}" for source in folders.sources())
+    sources = () if elsewhere else tuple(f"{path}:{path}" for path in folders.sources())
     server = server.model_copy(update={"flags": given, "mounts": (*server.mounts, *sources)})
     return scenario.model_copy(update={"models": models, "server": server})
 

@@ -1,6 +1,6 @@
 """What every way of running TensorFlow Serving has in common."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +21,12 @@ class Server(Protocol):
     def scrape(self) -> str | None:
         """Read the server's Prometheus page; None where it exports none."""
 
+    def show(self, folders: Sequence[Path]) -> None:
+        """Have the server see version folders that were made since it was started.
+
+        On another host it sees none of this host's. Raises HostError.
+        """
+
 
 class Launcher(Protocol):
     """Starts a server for one configuration and stops it, whatever happens between."""
@@ -36,12 +42,15 @@ class Launcher(Protocol):
         where this machine is at fault, ModelError where the model cannot be served at all.
         """
 
+    def close(self) -> None:
+        """Give back what is held between two starts. Nothing can be started afterwards."""
+
 
 class Keeper(Launcher, Protocol):
-    """A launcher whose server may live on from one trial to the next."""
+    """A launcher whose server may live on from one trial to the next.
 
-    def close(self) -> None:
-        """Stop the server that lives on, if there is one."""
+    Its `close` stops that server; the next start is a new one.
+    """
 
 
 def log_tail(path: Path, lines: int = 20) -> str:

@@ -1,13 +1,10 @@
 """Servers that run as a process on this host: the embedded one, and TensorFlow's binary."""
 
-import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,12 +14,10 @@ from tuner.clock import NS_PER_S, now_ns
 from tuner.errors import CandidateError, HostError, disk
 from tuner.records import Config, Endpoint, ServerIdentity
 from tuner.scenario import Scenario
-from tuner.server import flags
+from tuner.server import flags, guarded
 from tuner.server.launcher import Server, log_tail
+from tuner.server.ports import free_ports
 from tuner.server.readiness import Ports, await_ready, exit_text, fetch, start_failure
-
-GUARD = Path(__file__).with_name("guard.py")
-STOP_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +42,9 @@ class RunningProcess:
         """Read the Prometheus page; None where it cannot be had just now."""
         return fetch(self.ports.rest, flags.METRICS_PATH)
 
+    def show(self, folders: Sequence[Path]) -> None:
+        """See `Server.show`: it sees this host's folders as they are."""
+
 
 @dataclass(frozen=True, slots=True)
 class ProcessLauncher:
@@ -56,6 +54,9 @@ class ProcessLauncher:
     kind: Literal["embedded", "binary"]
     command: tuple[str, ...]
     cpus: frozenset[int] | None = None
+
+    def close(self) -> None:
+        """See `Launcher.close`: it holds nothing."""
 
     def identify(self) -> ServerIdentity:
         """Name the server and its version."""
@@ -69,7 +70,7 @@ class ProcessLauncher:
         with disk(folder):
             folder.mkdir(parents=True, exist_ok=True)
             files = flags.write_files(self.scenario, config, folder)
-        ports = Ports(*_free_ports(2))
+        ports = Ports(*free_ports(2))
         given = flags.server_flags(
             self.scenario, config, files, port=ports.grpc, rest_port=ports.rest
         )
@@ -92,20 +93,12 @@ class ProcessLauncher:
             )
             yield RunningProcess(endpoint, process, ports, log)
         finally:
-            _stop(process)
+            guarded.stop(process)
 
     def _start(self, argv: Sequence[str], log: Path) -> "subprocess.Popen[bytes]":
-        cpus = "" if self.cpus is None else ",".join(map(str, sorted(self.cpus)))
-        guard = [sys.executable, "-I", "-S", str(GUARD), cpus, str(os.getpid()), "--"]
         try:
             with log.open("wb") as output:
-                return subprocess.Popen(
-                    [*guard, *argv],
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,  # a terminal's Ctrl-C is the tuner's to decide on
-                )
+                return guarded.start(argv, output, self.cpus)
         except OSError as error:
             raise HostError(
                 f"{argv[0]}: cannot be started: {error.strerror}",
@@ -141,35 +134,3 @@ def _binary_version(command: Sequence[str]) -> str:
         raise HostError(f"{command[0]}: does not tell its version: {error}") from None
     words = done.stdout.splitlines()
     return words[0].strip() if words else "unknown"
-
-
-def _free_ports(count: int) -> tuple[int, ...]:
-    """Find ports that nothing listens on. Held together until all are known, so they differ."""
-    sockets = []
-    try:
-        for _ in range(count):
-            probe = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-            sockets.append(probe)
-            probe.bind(("127.0.0.1", 0))
-        return tuple(int(probe.getsockname()[1]) for probe in sockets)
-    except OSError as error:
-        raise HostError(
-            f"no free port on 127.0.0.1: {error.strerror}", hint="end what holds the ports"
-        ) from None
-    finally:
-        for probe in sockets:
-            probe.close()
-
-
-def _stop(process: "subprocess.Popen[bytes]") -> None:
-    """End the server's whole process group: first politely, then not."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        try:
-            process.wait(timeout=STOP_S)
-        except subprocess.TimeoutExpired:
-            continue
-        break
-    with suppress(ProcessLookupError):  # what the server itself may have started
-        os.killpg(process.pid, signal.SIGKILL)

@@ -2,7 +2,7 @@
 
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,12 +43,18 @@ class AttachedServer:
         path = url.path + (f"?{url.query}" if url.query else "")
         return fetch(url.port or HTTP_PORT, path, host=url.hostname or "")
 
+    def show(self, folders: Sequence[Path]) -> None:
+        """See `Server.show`: it is given no configurations."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunningLauncher:
     """Implements `Launcher` for `server.address`; launching is making sure that it is there."""
 
     scenario: Scenario
+
+    def close(self) -> None:
+        """See `Launcher.close`: it holds nothing."""
 
     def identify(self) -> ServerIdentity:
         """Name the server by its address. Raises ScenarioError for TLS files that are none."""

@@ -53,10 +53,14 @@ class VersionFolders:
                 (partial / PARAMETERS).write_text(parameters, encoding="utf-8")
                 partial.rename(base / str(version))
 
+    def of(self, version: int) -> tuple[Path, ...]:
+        """The folders of a version, one for every model."""
+        return tuple(self.base(model.name) / str(version) for model in self.models)
+
     def remove(self, version: int) -> None:
         """Remove a version of every model."""
-        for model in self.models:
-            shutil.rmtree(self.base(model.name) / str(version), ignore_errors=True)
+        for folder in self.of(version):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def clear(self) -> None:
         """Remove all versions, of this run and of one that was killed."""
@@ -74,7 +78,7 @@ def _latest(path: Path) -> Path:
             entry for entry in path.iterdir() if entry.name.isascii() and entry.name.isdigit()
         ]
         if versions:
-            return max(versions, key=lambda entry: int(entry.name)).resolve()
+            return max(versions, key=lambda entry: int(entry.name))
     raise ModelError(
         f"{path}: holds no version", hint="a model's directory holds one named by a number"
     )

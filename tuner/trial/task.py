@@ -37,14 +37,15 @@ class Bench:
         if self.keeper is None:
             return self.launcher
         if role in {"off", "final", "given", "overload"}:
-            self.close()  # two servers would share the machine
+            self.keeper.close()  # two servers would share the machine
             return self.launcher
         return self.keeper
 
     def close(self) -> None:
-        """Stop what lives on between trials."""
+        """Stop what lives on between trials, and give back what the launcher holds."""
         if self.keeper is not None:
             self.keeper.close()
+        self.launcher.close()
 
 
 @dataclass(slots=True)

@@ -18,6 +18,7 @@ from docker.models.images import Image
 from docker.utils import kwargs_from_env
 
 from tuner.errors import HostError
+from tuner.server.containers.ssh import SCHEME, Remote, Tunnel, to_socket
 from tuner.server.known import ENGINE, named, recognise
 
 TIMEOUT_S = 60
@@ -26,7 +27,10 @@ TIMEOUT_S = 60
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """An engine that answered. `local` says that it runs on this host, with our own paths."""
+    """An engine that answered. `local` says that it runs on this host, with our own paths.
+
+    `remote` is its host where ssh reaches it, through `tunnel`.
+    """
 
     client: docker.DockerClient
     where: str
@@ -35,6 +39,14 @@ class Engine:
     local: bool
     rootless: bool
     cpus: int
+    remote: Remote | None = None
+    tunnel: Tunnel | None = None
+
+    def close(self) -> None:
+        """End the connection."""
+        self.client.close()
+        if self.tunnel is not None:
+            self.tunnel.close()
 
     def require_api(self, needed: tuple[int, int], key: str) -> None:
         """Raise HostError where the engine is too old for what a scenario's key asks."""
@@ -58,11 +70,21 @@ def connect() -> Engine:
 
     Raises HostError where none answers.
     """
-    where = _address()
-    with mapped(where):
-        client = _client()
-        told = client.version()
-        info = client.info()
+    where = address()
+    remote, tunnel, base_url = None, None, None
+    if where.startswith(SCHEME):
+        remote = Remote.of(where)
+        tunnel, socket = to_socket(remote)
+        base_url = f"unix://{socket}"
+    try:
+        with mapped(where):
+            client = _client() if base_url is None else _plain_client(base_url)
+            told = client.version()
+            info = client.info()
+    except BaseException:
+        if tunnel is not None:
+            tunnel.close()
+        raise
     major, minor = told["ApiVersion"].split(".")
     return Engine(
         client=client,
@@ -72,6 +94,8 @@ def connect() -> Engine:
         local=where.startswith("unix://"),
         rootless=any("rootless" in option for option in info.get("SecurityOptions") or ()),
         cpus=int(info["NCPU"]),
+        remote=remote,
+        tunnel=tunnel,
     )
 
 
@@ -121,11 +145,6 @@ def _silence(where: str, text: str) -> HostError:
             f"{where}: no permission to talk to the Docker Engine",
             hint=named("engine-permission").remedy,
         )
-    if "paramiko" in text:
-        return HostError(
-            f"{where}: reaching an engine over ssh needs paramiko",
-            hint="install it beside tuner: pip install 'docker[ssh]'",
-        )
     return HostError(f"{where}: no Docker Engine answers", hint=named("engine").remedy)
 
 
@@ -134,14 +153,19 @@ def _client() -> docker.DockerClient:
         return docker.DockerClient(version="auto", timeout=TIMEOUT_S, **kwargs_from_env())
     name = _context_name()
     if name == "default":
-        return docker.DockerClient(version="auto", timeout=TIMEOUT_S)
+        return _plain_client(None)
     context = _context(name)
     return docker.DockerClient(
         base_url=context.Host, tls=context.TLSConfig or False, version="auto", timeout=TIMEOUT_S
     )
 
 
-def _address() -> str:
+def _plain_client(base_url: str | None) -> docker.DockerClient:
+    return docker.DockerClient(base_url=base_url, version="auto", timeout=TIMEOUT_S)
+
+
+def address() -> str:
+    """Where the docker command would look for its engine. Raises HostError."""
     if host := os.environ.get("DOCKER_HOST"):
         return host
     name = _context_name()

@@ -3,7 +3,7 @@
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,19 @@ from tuner.records import Config, Endpoint, ServerIdentity
 from tuner.scenario import Scenario
 from tuner.server import flags
 from tuner.server.containers import images
+from tuner.server.containers.copies import Copies, Entry, as_version, copy_models, put, tree
 from tuner.server.containers.ending import Ending, ending, oom_kills
 from tuner.server.containers.engine import Engine, connect, mapped
 from tuner.server.containers.gpus import gpu_names
 from tuner.server.containers.images import Image
 from tuner.server.containers.owner import Owner, remove_orphans
-from tuner.server.containers.request import GRPC_PORT, REST_PORT, container_request
+from tuner.server.containers.request import (
+    GRPC_PORT,
+    REST_PORT,
+    container_request,
+    volumes_of,
+)
+from tuner.server.containers.ssh import Tunnel, to_ports
 from tuner.server.launcher import Server, log_tail
 from tuner.server.readiness import Ports, await_ready, fetch, start_failure
 
@@ -44,9 +51,12 @@ class RunningContainer:
     log: "_Log"
     oom_kills: int
     memory: str
+    tunnel: Tunnel | None = None
 
     def check(self) -> None:
         """Raise CandidateError where the server has died, HostError where the engine has."""
+        if self.tunnel is not None:
+            self.tunnel.check()
         found = ended(self.container, self.engine, self.oom_kills)
         if found is None:
             return
@@ -63,16 +73,32 @@ class RunningContainer:
         """Read the Prometheus page; None where it cannot be had just now."""
         return fetch(self.ports.rest, flags.METRICS_PATH)
 
+    def show(self, folders: Sequence[Path]) -> None:
+        """See `Server.show`."""
+        if not self.engine.local:
+            for folder in folders:
+                put(self.engine, self.container, folder.parent, as_version(folder))
+
 
 @dataclass(frozen=True, slots=True)
 class DockerLauncher:
-    """Starts `image` on `engine` with TensorFlow Serving's flags."""
+    """Starts `image` on `engine` with TensorFlow Serving's flags.
+
+    `copies` are the models on the engine's host, where that is another.
+    """
 
     scenario: Scenario
     engine: Engine
     image: Image
     owner: Owner
     cpus: frozenset[int] | None = None
+    copies: Copies | None = None
+
+    def close(self) -> None:
+        """See `Launcher.close`."""
+        if self.copies is not None:
+            self.copies.close(self.engine)
+        self.engine.close()
 
     def identify(self) -> ServerIdentity:
         """Name the image, what it holds, the engine and the GPUs.
@@ -87,6 +113,9 @@ class DockerLauncher:
             digest=self.image.digest,
             engine=f"Docker {self.engine.version}",
             gpus=gpu_names() if self.engine.local and self.scenario.server.gpus else (),
+            through=""
+            if self.engine.remote is None
+            else f"{self.engine.remote.where}, an ssh tunnel",
         )
 
     @contextmanager
@@ -101,10 +130,10 @@ class DockerLauncher:
         )
         started_ns, oom_before = now_ns(), oom_kills()
         with (
-            self._container(flags.argv(given), folder) as container,
+            self._container(flags.argv(given), folder, files=files) as container,
             _followed(container, folder / "server.log") as log,
+            self._reached(self._published(container, config, log)) as (ports, tunnel),
         ):
-            ports = self._published(container, config, log)
 
             def over() -> TunerError | None:
                 found = ended(container, self.engine, oom_before)
@@ -133,13 +162,22 @@ class DockerLauncher:
                 log,
                 oom_before,
                 self.scenario.server.memory,
+                tunnel,
             )
 
     @contextmanager
     def _container(
-        self, arguments: Sequence[str], folder: Path, **changes: Any
+        self,
+        arguments: Sequence[str],
+        folder: Path,
+        *,
+        files: flags.Files | None = None,
+        **changes: Any,
     ) -> Iterator[Container]:
-        """Create and start a container that is gone when the block ends, however it ends."""
+        """Create and start a container that is gone when the block ends, however it ends.
+
+        On another host it is given `files`, which lie in `folder`, and what else it has to read.
+        """
         name = f"tuner-{secrets.token_hex(6)}"
         request = container_request(
             self.scenario,
@@ -148,17 +186,45 @@ class DockerLauncher:
             arguments=arguments,
             folders=(folder,),
             labels=self.owner.labels(str(folder.parent.parent), folder.name),
-            cpus=self.cpus if self.engine.local else None,
+            cpus=self.cpus,
+            copies=self.copies,
         )
         try:
             with mapped(self.engine.where):
                 container = self.engine.client.containers.create(name=name, **request | changes)
+            if files is not None and not self.engine.local:
+                self._fill(container, folder, files)
+            with mapped(self.engine.where):
                 container.start()
             yield container
         finally:
             # By name: what interrupts a call to the engine does not stop the engine.
             with suppress(HostError), mapped(self.engine.where):
                 self.engine.client.api.remove_container(name, force=True, v=True)
+
+    def _fill(self, container: Container, folder: Path, files: flags.Files) -> None:
+        """Put what a server reads into its own volumes, on a host that has none of it."""
+        for path in volumes_of(self.scenario, [folder], self.copies):
+            entries = (
+                [
+                    Entry(file.name, source=file, size=file.stat().st_size)
+                    for file in (files.batching, files.monitoring, files.models)
+                    if file is not None
+                ]
+                if path == folder
+                else tree(path, follow=False)
+            )
+            put(self.engine, container, path, entries)
+
+    @contextmanager
+    def _reached(self, published: Ports) -> Iterator[tuple[Ports, Tunnel | None]]:
+        """Where published ports are reached from this host: there, or through a tunnel."""
+        if self.engine.remote is None:
+            yield published, None
+            return
+        tunnel, here = to_ports(self.engine.remote, (published.grpc, published.rest))
+        with closing(tunnel):
+            yield Ports(*here), tunnel
 
     def _published(self, container: Container, config: Config, log: "_Log") -> Ports:
         """Read back which ports of 127.0.0.1 the engine chose."""
@@ -218,18 +284,32 @@ def open_docker(
     Raises HostError where there is no engine, or no image.
     """
     engine = connect()
-    if not engine.local:
+    try:
+        require_reachable(engine)
+        owner = Owner.this_process()
+        for orphan in remove_orphans(engine, owner):
+            notify(f"removed the container of a run that has ended: {orphan}")
+        image = images.find(engine, scenario.server.image, notify)
+        if engine.local:
+            return DockerLauncher(scenario, engine, image, owner, cpus)
+        labels = owner.labels("models copied to the engine's host", "none")
+        copies = copy_models(engine, image, scenario.served, labels, notify)
+    except BaseException:
+        engine.close()
+        raise
+    named = None if scenario.server.cpus in {"auto", "all"} else cpus
+    return DockerLauncher(scenario, engine, image, owner, named, copies)
+
+
+def require_reachable(engine: Engine) -> None:
+    """Raise HostError for an engine whose containers' ports cannot be reached from here."""
+    if not engine.local and engine.remote is None:
         raise HostError(
-            f"{engine.where}: the engine is on another host, and containers publish on its "
-            "127.0.0.1 alone",
-            hint="run tuner on that host, where the model is too; or unset DOCKER_HOST, or choose "
-            "a context of this host",
+            f"{engine.where}: the engine is on another host, containers publish on its 127.0.0.1 "
+            "alone, and tcp:// carries nothing but the engine's own API",
+            hint="name it ssh://USER@HOST instead (DOCKER_HOST, or docker context create), and "
+            "ports and files go through ssh; or run tuner on that host",
         )
-    owner = Owner.this_process()
-    for orphan in remove_orphans(engine, owner):
-        notify(f"removed the container of a run that has ended: {orphan}")
-    image = images.find(engine, scenario.server.image, notify)
-    return DockerLauncher(scenario, engine, image, owner, cpus)
 
 
 def ended(container: Container, engine: Engine, oom_before: int) -> Ending | None:

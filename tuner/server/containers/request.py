@@ -8,6 +8,7 @@ from typing import Any
 from docker.types import DeviceRequest, LogConfig, Mount
 
 from tuner.scenario import Scenario, ServerSection, parse_mount
+from tuner.server.containers.copies import Copies, volume
 from tuner.server.containers.engine import Engine
 from tuner.server.containers.images import Image
 from tuner.server.links import beyond
@@ -32,11 +33,13 @@ def container_request(
     folders: Sequence[Path],
     labels: Mapping[str, str],
     cpus: frozenset[int] | None,
+    copies: Copies | None = None,
 ) -> dict[str, Any]:
     """Everything `client.containers.create` needs.
 
     `folders` are mounted where they lie on this host, so that a path means the same on both
-    sides, and so is what the models' links lead to. Raises HostError for an engine too old.
+    sides, and so is what the models' links lead to. On another host `copies` are mounted in place
+    of them, and volumes, see `volumes_of`. Raises HostError for an engine too old.
     """
     server = scenario.server
     request: dict[str, Any] = {
@@ -48,7 +51,7 @@ def container_request(
         # As process 1 a server would not die of its own abort(), and would ignore `docker stop`.
         "init": True,
         "ports": {GRPC_PORT: LOOPBACK, REST_PORT: LOOPBACK},
-        "mounts": _mounts(scenario, folders),
+        "mounts": _mounts(scenario, engine, folders, copies),
         "environment": {"HOME": SCRATCH, **server.env},
         "tmpfs": {SCRATCH: ""},
         "read_only": server.root == "read-only",
@@ -58,6 +61,8 @@ def container_request(
         "log_config": LogConfig(type=LogConfig.types.JSON),
         **_identity(server, engine),
     }
+    if copies is not None:
+        request["volumes_from"] = [f"{copies.container.id}:ro"]
     if cpus is not None:
         request["cpuset_cpus"] = ",".join(map(str, sorted(cpus)))
     if server.memory:
@@ -79,17 +84,31 @@ def gpu_request(gpus: str | int) -> DeviceRequest:
     return DeviceRequest(count=-1 if kind == "all" else int(kind), capabilities=[["gpu"]])
 
 
-def _mounts(scenario: Scenario, folders: Sequence[Path]) -> list[Mount]:
-    models = [model.path for model in scenario.served]
+def volumes_of(
+    scenario: Scenario, folders: Sequence[Path], copies: Copies | None
+) -> tuple[Path, ...]:
+    """The folders that a server on another host has of its own, to be filled before it starts."""
+    copied = frozenset() if copies is None else copies.folders
+    wanted = dict.fromkeys([*folders, *(model.path for model in scenario.served)])
+    return tuple(path for path in wanted if path not in copied)
+
+
+def _mounts(
+    scenario: Scenario, engine: Engine, folders: Sequence[Path], copies: Copies | None
+) -> list[Mount]:
     asked = [parse_mount(text) for text in scenario.server.mounts]
+    given = [
+        Mount(target, source, type="bind", read_only=not writable)
+        for source, target, writable in asked
+    ]
+    if not engine.local:
+        return [*map(volume, volumes_of(scenario, folders, copies)), *given]
+    models = [model.path for model in scenario.served]
     there = [*folders, *(Path(target) for source, target, _ in asked if source == target)]
     own = dict.fromkeys([*folders, *models, *beyond(models, there)])
     return [
         *(Mount(str(path), str(path), type="bind", read_only=True) for path in own),
-        *(
-            Mount(target, source, type="bind", read_only=not writable)
-            for source, target, writable in asked
-        ),
+        *given,
     ]
 
 
