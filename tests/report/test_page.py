@@ -173,6 +173,14 @@ def test_the_server_that_was_measured_is_named_in_large():
     assert '<p class="large">Embedded server</p>' in render_page(run, ())
 
 
+def test_a_server_on_another_host_is_said_to_be_far():
+    far = ServerIdentity("docker", "2.19.1", "x:1", through="an ssh tunnel to me@there")
+    page = words(render_page(replace(gain_run(), server=far), ()))
+    assert "reached through an ssh tunnel to me@there" in page
+    assert "every latency here includes the network and the tunnel" in page
+    assert "on the measuring host" not in page
+
+
 def test_a_figure_that_is_not_valid_says_so():
     run = gain_run()
     doubtful = {**run.recommendation["default"], "valid": False}

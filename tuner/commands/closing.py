@@ -51,7 +51,9 @@ def print_closing(run: RunDirectory) -> None:
     console.print(Text(f"{verdict} {sentence(shown.recommendation.get('why', ''))}"))
     for text in shown.recommendation.get("evidence", ()):
         console.print(Text(f"- {text}"))
-    console.print(Text(f"server measured: {shown.server.launcher} ({shown.server.version})"))
+    server = shown.server
+    far = server.through and f", through {server.through}, which every latency includes"
+    console.print(Text(f"server measured: {server.launcher} ({server.version}){far}"))
     console.print(Text(f"\n{run.path / BATCHING}"))
     console.print(Text((run.path / BATCHING).read_text(encoding="utf-8")))
     console.print(Text(f"report: {run.path / 'report.html'}"))

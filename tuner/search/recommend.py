@@ -152,7 +152,8 @@ def file_text(
         f"Recommended by tuner for {scenario}, {when}.",
         f"Verdict: {decision.verdict}. {decision.why[:1].upper()}{decision.why[1:]}.",
         f"SLO: {slo.describe()}.",
-        f"Measured on: {server.launcher} server, {server.image or server.version}.",
+        f"Measured on: {server.launcher} server, {server.image or server.version}"
+        f"{server.through and f', through {server.through}'}.",
     ]
     if gain is not None:
         interval = (

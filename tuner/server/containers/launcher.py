@@ -1,7 +1,6 @@
 """Starts TensorFlow Serving in a container, and leaves none behind."""
 
 import secrets
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -17,8 +16,8 @@ from tuner.records import Config, Endpoint, ServerIdentity
 from tuner.scenario import Scenario
 from tuner.server import flags
 from tuner.server.containers import images
-from tuner.server.containers.copies import Copies, Entry, as_version, copy_models, put, tree
-from tuner.server.containers.ending import Ending, ending, oom_kills
+from tuner.server.containers.copies import Copies, Entry, copy_models, put, tree
+from tuner.server.containers.ending import Ending, oom_kills
 from tuner.server.containers.engine import Engine, connect, mapped
 from tuner.server.containers.gpus import gpu_names
 from tuner.server.containers.images import Image
@@ -29,55 +28,21 @@ from tuner.server.containers.request import (
     container_request,
     volumes_of,
 )
+from tuner.server.containers.running import (
+    Log,
+    RunningContainer,
+    ended,
+    followed,
+    stopped_from_outside,
+)
 from tuner.server.containers.ssh import Tunnel, to_ports
 from tuner.server.launcher import Server, log_tail
-from tuner.server.readiness import Ports, await_ready, fetch, start_failure
+from tuner.server.readiness import Ports, await_ready, start_failure
 
 POLL_S = 0.05
 """Between two looks at a container that starts: each asks the engine."""
 
 VERSION_S = 120.0
-LOG_END_S = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class RunningContainer:
-    """A server in a container that was ready once."""
-
-    endpoint: Endpoint
-    container: Container
-    engine: Engine
-    ports: Ports
-    log: "_Log"
-    oom_kills: int
-    memory: str
-    tunnel: Tunnel | None = None
-
-    def check(self) -> None:
-        """Raise CandidateError where the server has died, HostError where the engine has."""
-        if self.tunnel is not None:
-            self.tunnel.check()
-        found = ended(self.container, self.engine, self.oom_kills)
-        if found is None:
-            return
-        if found.from_outside:
-            raise stopped_from_outside(found)
-        self.log.wait()
-        raise CandidateError(
-            f"the server died while it served ({found.text})",
-            hint=found.hint(self.memory) or f"its output is in {self.log.path}",
-            log_tail=log_tail(self.log.path),
-        )
-
-    def scrape(self) -> str | None:
-        """Read the Prometheus page; None where it cannot be had just now."""
-        return fetch(self.ports.rest, flags.METRICS_PATH)
-
-    def show(self, folders: Sequence[Path]) -> None:
-        """See `Server.show`."""
-        if not self.engine.local:
-            for folder in folders:
-                put(self.engine, self.container, folder.parent, as_version(folder))
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +80,7 @@ class DockerLauncher:
             gpus=gpu_names() if self.engine.local and self.scenario.server.gpus else (),
             through=""
             if self.engine.remote is None
-            else f"{self.engine.remote.where}, an ssh tunnel",
+            else f"an ssh tunnel to {self.engine.remote.destination}",
         )
 
     @contextmanager
@@ -131,7 +96,7 @@ class DockerLauncher:
         started_ns, oom_before = now_ns(), oom_kills()
         with (
             self._container(flags.argv(given), folder, files=files) as container,
-            _followed(container, folder / "server.log") as log,
+            followed(container, folder / "server.log") as log,
             self._reached(self._published(container, config, log)) as (ports, tunnel),
         ):
 
@@ -226,7 +191,7 @@ class DockerLauncher:
         with closing(tunnel):
             yield Ports(*here), tunnel
 
-    def _published(self, container: Container, config: Config, log: "_Log") -> Ports:
+    def _published(self, container: Container, config: Config, log: Log) -> Ports:
         """Read back which ports of 127.0.0.1 the engine chose."""
         with mapped(self.engine.where):
             container.reload()
@@ -243,7 +208,7 @@ class DockerLauncher:
             hint="see that its networks work: docker run -p 127.0.0.1::80 IMAGE",
         )
 
-    def _start_failure(self, found: Ending, log: "_Log", config: Config) -> TunerError:
+    def _start_failure(self, found: Ending, log: Log, config: Config) -> TunerError:
         log.wait()
         if found.from_outside:
             return stopped_from_outside(found)
@@ -312,61 +277,12 @@ def require_reachable(engine: Engine) -> None:
         )
 
 
-def ended(container: Container, engine: Engine, oom_before: int) -> Ending | None:
-    """Ask how a container has ended; None while it runs. Raises HostError without an engine."""
-    with mapped(engine.where):
-        container.reload()
-    return ending(container.attrs["State"], grown=oom_kills() > oom_before and engine.local)
-
-
 def no_server(image: Image, said: str) -> HostError:
     """The error for an image that cannot start what every trial starts."""
     return HostError(
         f'server.image: "{image.name}" cannot start tensorflow_model_server: {said.strip()}',
         hint="choose an image of TensorFlow Serving for this machine's processor",
     )
-
-
-def stopped_from_outside(found: Ending) -> HostError:
-    """The error for a container that neither crashed nor ran out of memory."""
-    return HostError(
-        f"the server's container was stopped from outside ({found.text})",
-        hint="see whether the Docker Engine was stopped, or who used docker stop or kill; "
-        "the run can be resumed",
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Log:
-    """A file that a container's output is written to as it comes."""
-
-    path: Path
-    writer: threading.Thread
-
-    def wait(self) -> None:
-        """Wait until all that a container said before it ended is in the file."""
-        self.writer.join(LOG_END_S)
-
-
-@contextmanager
-def _followed(container: Container, path: Path) -> Iterator[_Log]:
-    """Write the container's output to `path`; at the end of the block the container is killed."""
-
-    def follow() -> None:
-        with suppress(HostError), mapped(), path.open("wb", buffering=0) as file:
-            for chunk in container.logs(stream=True, follow=True):
-                file.write(chunk)
-
-    with disk(path):
-        path.touch()
-    log = _Log(path, threading.Thread(target=follow, name="server.log", daemon=True))
-    log.writer.start()
-    try:
-        yield log
-    finally:
-        with suppress(HostError), mapped():
-            container.kill()
-        log.wait()
 
 
 def _pid(container: Container, engine: Engine) -> int | None:
