@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 
 import pytest
 from containers import EMBEDDED_IMAGE, EMPTY_IMAGE, FAKE, FAKE_IMAGE, scenario_lines
@@ -147,6 +148,15 @@ def test_gpus_that_the_engine_refuses():
         opened(FAKE_IMAGE, 'gpus = "device=0"').identify()
     assert 'could not select device driver "" with capabilities: [[gpu]]' in caught.value.message
     assert "NVIDIA container toolkit" in caught.value.hint
+
+
+def test_an_engine_too_old_for_gpus(docker_engine):
+    launcher = opened(FAKE_IMAGE, "gpus = 1")
+    old = replace(docker_engine, version="18.09.1", api=(1, 39))
+    with pytest.raises(HostError) as caught:
+        replace(launcher, engine=old).identify()
+    assert "server.gpus: Docker Engine 18.09.1 is too old for it" in caught.value.message
+    assert "update the engine" in caught.value.hint
 
 
 @pytest.mark.parametrize(

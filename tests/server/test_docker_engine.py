@@ -193,6 +193,26 @@ def test_what_is_no_error_of_the_engine_passes():
         _ = 1 / 0
 
 
+def test_an_engine_too_old_to_be_spoken_to(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer():
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                body = b'{"ApiVersion": "1.20", "Version": "1.8.0"}'
+                connection.sendall(
+                    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+                    b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+                )
+
+        threading.Thread(target=answer, daemon=True).start()
+        monkeypatch.setenv("DOCKER_HOST", f"tcp://127.0.0.1:{listener.getsockname()[1]}")
+        error = refused()
+    assert "the engine is too old" in error.message
+    assert "update the engine" in error.hint
+
+
 def test_an_engine_too_old_for_a_key():
     engine = Engine(None, "unix:///x", "18.09.1", (1, 39), True, False, 2)
     with pytest.raises(HostError, match=r"server\.gpus: Docker Engine 18\.09\.1 is too old"):

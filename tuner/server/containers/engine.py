@@ -13,7 +13,13 @@ from pathlib import Path
 import docker
 import requests
 from docker.context import ContextAPI
-from docker.errors import APIError, DockerException, ImageNotFound, TLSParameterError
+from docker.errors import (
+    APIError,
+    DockerException,
+    ImageNotFound,
+    InvalidVersion,
+    TLSParameterError,
+)
 from docker.models.images import Image
 from docker.utils import kwargs_from_env
 
@@ -108,6 +114,11 @@ def mapped(where: str = "the Docker Engine") -> Iterator[None]:
         raise HostError(
             f"{where}: its TLS settings cannot be used: {str(error).splitlines()[0]}",
             hint="correct DOCKER_CERT_PATH and DOCKER_TLS_VERIFY, or the docker context",
+        ) from None
+    except InvalidVersion as error:
+        raise HostError(
+            f"{where}: the engine is too old: {' '.join(str(error).split())}",
+            hint="update the engine, for GPUs to Docker 19.03 or newer",
         ) from None
     except (DockerException, requests.exceptions.RequestException, OSError, ValueError) as error:
         raise _host_error(where, error) from None
