@@ -56,6 +56,19 @@ def test_a_run_in_containers_to_its_end(tmp_path, dense_model, docker_engine):
     assert not (run.path / "versions").exists()
 
 
+@pytest.mark.usefixtures("docker_engine")
+def test_a_memory_limit_that_no_configuration_fits_ends_with_its_reason(tmp_path, dense_model):
+    out = tmp_path / "results"
+    path = in_containers(tmp_path, dense_model, 'memory = "60m"', trials=2)
+    done = tuner("tune", path, "--out", out)
+    assert done.returncode == 1
+    assert "nothing can be recommended" in done.stderr
+    assert "it needed more memory than server.memory allows" in done.stderr
+    assert 'raise server.memory (now "60m")' in done.stderr
+    assert [record.outcome for record in only_run(out).trials()] == ["failed", "failed"]
+    assert (only_run(out).path / "report.html").exists()
+
+
 def test_kill_9_leaves_a_container_that_the_next_start_removes(
     tmp_path, dense_model, docker_engine
 ):

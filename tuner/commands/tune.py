@@ -61,7 +61,22 @@ def tune(request: Request, narrator: Narrator) -> RunDirectory:
         _keep_environment(run, request, prepared.environment)
         narrator.say(f"results go to {run.path}")
         _search(run, scenario, prepared, request.trials, deadline_ns, narrator)
+    _require_finding(run)
     return run
+
+
+def _require_finding(run: RunDirectory) -> None:
+    """Raise TunerError where no trial got so far that anything could be recommended."""
+    if (run.path / store.RECOMMENDATION).exists():
+        return
+    failures = [record.failure for record in run.trials() if record.failure is not None]
+    last = failures[-1] if failures else None
+    why = "" if last is None else f"; the last: {last.text}"
+    remedy = "" if last is None else last.hint
+    raise TunerError(
+        f"{run.path}: nothing can be recommended, since no configuration was measured{why}",
+        hint=remedy or f"go on with: tuner tune --resume {run.path}",
+    )
 
 
 def _search(
