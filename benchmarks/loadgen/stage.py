@@ -15,7 +15,7 @@ import numpy as np
 from tuner.environment import cpu_model
 from tuner.load.null_server import null_server
 from tuner.load.pool import RequestPool
-from tuner.server.process import GUARD
+from tuner.server.guarded import GUARD
 
 ENGINES = ("http2", "grpcio")
 SIZES = {174: "174B", 4_143: "4KB", 602_171: "600KB"}
