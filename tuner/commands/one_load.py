@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -59,8 +60,7 @@ def bench(request: Request, narrator: Narrator) -> tuple[RunDirectory, TrialReco
     infos = benches.models(scenario, narrator.say)
     text = request.scenario.read_text(encoding="utf-8")
     run = store.create(request.out, f"{scenario.name}-bench", text)
-    with run.locked():
-        prepared = benches.prepare(scenario, infos, run, narrator.note)
+    with run.locked(), closing(benches.prepare(scenario, infos, run, narrator.note)) as prepared:
         run.keep_environment(prepared.environment, request.scenario)
         expected_rps = mean_rps(asked, trace)
         require_usable(max(expected_rps, asked.highest_rps), prepared.bench.usable_rps)
