@@ -761,7 +761,7 @@ def test_a_violation_ends_the_connection_never_the_run(name, script):
             plainly(peer, stream)
 
     with ScriptedServer(script_once) as server:
-        columns = drive(name, server.address, requests=30, rate=150, deadline_s=0.4)
+        columns = drive(name, server.address, requests=30, rate=150, deadline_s=1.0)
     found = codes(columns)
     assert sum(found.values()) == 30
     assert found["OK"] >= 15
