@@ -98,3 +98,19 @@ def test_given_loads_are_climbed_to_the_first_that_fails():
     assert climb(rungs, lambda rate: rate <= 200) == [100.0, 200.0, 300.0]
     assert (rungs.held_rps, rungs.failed_rps) == (200.0, 300.0)
     assert climb(Rungs((50.0,)), lambda _rate: True) == [50.0]
+
+
+@given(most=st.floats(80.0, 600.0), arriving=st.floats(0.95, 1.05))
+def test_a_load_that_cannot_be_offered_is_not_asked_for(most, arriving):
+    ladder = Ladder(start_rps=100.0, resolution=0.06, most_rps=most)
+    asked = climb(ladder, lambda rate: True, arrives=lambda rate: rate * arriving)
+    assert max(asked) <= most
+    assert ladder.limited
+    assert ladder.held_rps >= 0.85 * most
+
+
+def test_a_server_at_its_end_below_the_highest_load_is_not_limited_by_it():
+    ladder = Ladder(start_rps=100.0, resolution=0.06, most_rps=500.0)
+    climb(ladder, lambda rate: rate <= 440.0)
+    assert not ladder.limited
+    assert ladder.failed_rps <= 500.0

@@ -400,3 +400,15 @@ def test_the_reference_page_is_that_of_this_format():
 )
 def test_the_reference_names_what_a_key_takes_and_its_default(row):
     assert row in scenario.markdown()
+
+
+def test_every_model_and_signature_has_a_queue_of_its_own():
+    one = parse(SHORTEST, HERE)
+    assert (one.queues, one.row_weights) == (1, {1: 1.0})
+    mix = with_models(
+        'weight = 3\nrows = { "1" = 0.5, "8" = 0.5 }\n[[models]]\npath = "m"\n'
+        'signature = "other"\n[[models]]\npath = "n"\n'
+    )
+    mixed = parse(mix, HERE)
+    assert mixed.queues == 3
+    assert mixed.row_weights == {1: 3.5, 8: 1.5}

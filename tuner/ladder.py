@@ -6,6 +6,8 @@ from dataclasses import dataclass
 FALL = 0.75
 MOST_LEVELS = 14
 LOWEST_SHARE = 0.1
+NEARLY = 0.9
+"""Of Poisson arrivals a few less may come than are asked for."""
 
 
 @dataclass(slots=True)
@@ -18,7 +20,7 @@ class Ladder:
     that held moves the bracket down: what is called sustainable has nothing failing under it.
     It also ends at a load that moved neither bound, since asking for it again, with the same
     arrivals, would show the same; and once all that is left to find lies at or below
-    `dominated_rps`, which another configuration carries with ease.
+    `dominated_rps`, which another configuration carries with ease. No load is above `most_rps`.
     """
 
     start_rps: float
@@ -29,6 +31,16 @@ class Ladder:
     levels: int = 0
     stuck: bool = False
     dominated_rps: float = 0.0
+    most_rps: float = math.inf
+
+    def __post_init__(self) -> None:
+        """Begin no higher than loads may be."""
+        self.start_rps = min(self.start_rps, self.most_rps)
+
+    @property
+    def limited(self) -> bool:
+        """Whether the highest load there may be holds, so that the answer lies beyond it."""
+        return math.isinf(self.failed_rps) and self.held_rps >= NEARLY * self.most_rps
 
     @property
     def dominated(self) -> bool:
@@ -43,7 +55,7 @@ class Ladder:
         if not self.levels:
             return self.start_rps
         if math.isinf(self.failed_rps):
-            return self.held_rps * self.step
+            return None if self.limited else min(self.held_rps * self.step, self.most_rps)
         if not self.held_rps:
             lower = self.failed_rps * FALL
             return lower if lower >= self.start_rps * LOWEST_SHARE else None
@@ -73,6 +85,7 @@ class Rungs:
     failed_rps: float = math.inf
     levels: int = 0
     dominated: bool = False
+    limited: bool = False
 
     def next_rps(self) -> float | None:
         """The load to try next, or None after the last and after one that did not hold."""

@@ -60,3 +60,13 @@ def test_the_command_prints_a_table_or_json_and_the_same_one_twice(tmp_path):
     assert first == plan(RunDirectory(run), Ask(1e6, {}, cv=2.0, balancer="round-robin"))
     sustained = read_json(run / "recommendation.json")["recommended"]["sustainable_rps"]
     assert first["replicas"] == pytest.approx(1e6 / sustained, rel=0.2)
+
+
+def test_a_mix_is_planned_as_one_queue_and_says_so(tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(EXAMPLE, run)
+    path = run / "scenario.toml"
+    text = path.read_text(encoding="utf-8").replace("[model]", "[[models]]")
+    path.write_text(f'{text}\n[[models]]\npath = "../other"\n', encoding="utf-8")
+    notes = plan(RunDirectory(run), Ask(500, {}))["notes"]
+    assert any("waits in 2 queues" in note for note in notes)

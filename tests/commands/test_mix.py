@@ -50,6 +50,7 @@ max_warmup_s = 0.8
 resolution = 0.4
 repeats = 0
 [search]
+sampler = "auto"
 trials = 4
 guide_points = 0
 final_blocks = 0
@@ -98,6 +99,7 @@ def targets(run):
 def test_a_mix_over_models_versions_and_labels_is_tuned(folder):
     done = tuner("tune", folder / "mix.toml", "--out", folder / "results", "--json")
     assert done.returncode == 0, done.stderr
+    assert "waits in 3 queues" in done.stderr, "the model of the scheduler knows one"
     (path,) = (folder / "results").iterdir()
     run = RunDirectory(path)
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from trials import DEFAULT, OFF, crashed, trial
+from trials import DEFAULT, OFF, batched, crashed, trial
 
 from tuner.clock import NS_PER_S
 from tuner.errors import HostError
@@ -428,3 +428,14 @@ def test_a_run_with_overload_tests_goes_on_where_it_was(done):
     resumed = tuning(records=whole.records[:done], contenders=3, overload=[1.5])
     resumed.run()
     assert roles(resumed.records) == roles(whole.records)
+
+
+@pytest.mark.parametrize(("seconds", "starts"), [(200, 6), (100, 4), (45, 0)])
+def test_blocks_that_the_deadline_cuts_off_are_not_counted(seconds, starts):
+    done = [trial(0, "off", OFF, 100.0), trial(1, "default", DEFAULT, 200.0)]
+    done.append(trial(2, "sampler", batched(32), 300.0))
+    run = tuning(records=done, trials=3, final_blocks=3, deadline_ns=seconds * NS_PER_S)
+    run.clock = lambda: 0
+    left = run.plan()
+    assert (left.search_starts, left.final_starts) == (0, starts)
+    assert left.left_s == pytest.approx(20.0 * starts)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from trial.simulated import SimulatedServer, bench, exponential, levels
-from trials import level
+from trials import level, trial
 
 from tuner.ladder import Ladder
 from tuner.measure.curve import notes
@@ -22,8 +22,6 @@ SPARE_RPS = math.log(20) / 0.05
 
 
 def record_of(folder, server, **task):
-    from trials import trial  # noqa: PLC0415
-
     trials = levels(folder, server, **task)
     return measured(trials, trial(0, "sampler", trials.task.config, None)), trials
 
@@ -140,6 +138,16 @@ def test_a_client_at_its_end_is_named():
     curve = [*rising((400, 20.0, True)), late]
     assert codes(curve) == ["client-limited"]
     assert codes([*curve, *rising((950, 90.0, False))]) == []
+
+
+def test_where_the_slo_holds_at_the_highest_usable_load_the_client_is_the_limit(tmp_path):
+    trials = levels(tmp_path, SimulatedServer(exponential(5000.0)))
+    trials.bench = replace(trials.bench, usable_rps=1500.0)
+    record = measured(trials, trial(0, "sampler", trials.task.config, None))
+    assert record.outcome == "ok"
+    assert record.sustainable_rps == pytest.approx(1500, rel=0.1)
+    assert "client-limited" in {note.code for note in record.notes}
+    assert max(load.rate_rps for load in trials.generator.driven) <= 1500.0
 
 
 def test_the_ladder_starts_where_the_peaks_latency_says(tmp_path):

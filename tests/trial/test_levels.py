@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from trial.simulated import SimulatedServer, exponential, levels
 
+from tuner.clock import now_ns
 from tuner.measure.histogram import read_log
 from tuner.records import HostEvidence
 from tuner.slo import Slo
@@ -135,3 +136,11 @@ def test_a_neighbour_of_two_minutes_is_waited_for(tmp_path, monkeypatch, busy_s,
     assert not measured.done[0].verdict.valid
     if not valid:
         assert [doubt.code for doubt in level.verdict.doubts] == ["foreign-cpu"]
+
+
+def test_a_neighbour_is_not_waited_for_beyond_the_deadline(tmp_path, monkeypatch):
+    measured = levels(tmp_path, SimulatedServer(exponential(1000.0)), until_ns=now_ns() - 1)
+    monkeypatch.setattr("tuner.trial.levels.time.sleep", lambda _s: pytest.fail("it waited"))
+    monkeypatch.setattr(Levels, "_meter", lambda _self: Meter(lambda: True))
+    assert [doubt.code for doubt in measured.offered(300.0).verdict.doubts] == ["foreign-cpu"]
+    assert len(measured.done) == 1

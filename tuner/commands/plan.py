@@ -130,7 +130,7 @@ def _cpus(run: RunDirectory) -> int:
 
 
 def _rows(run: RunDirectory) -> tuple[tuple[int, float], ...]:
-    return tuple(scenario_of(run).models[0].row_weights.items())
+    return tuple(scenario_of(run).row_weights.items())
 
 
 def _calibrated(run: RunDirectory, trials: tuple[TrialRecord, ...]) -> Calibration:
@@ -193,6 +193,11 @@ def _notes(
         yield (
             "measured on the embedded server: TensorFlow Serving itself needs fewer replicas; "
             "plan from a run on the server you deploy"
+        )
+    if (queues := scenario_of(run).queues) > 1:
+        yield (
+            f"the load waits in {queues} queues, one for each model and signature, and is planned "
+            "as one: batches fill less in truth, so trust the measured replica, not how it scales"
         )
     carried = {
         name

@@ -1,6 +1,5 @@
 """`tuner tune`: the main job."""
 
-from collections import defaultdict
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -100,7 +99,7 @@ def _search(
         slo=prepared.bench.slo,
         sampler=Sampler(
             space,
-            name=scenario.search.sampler,
+            name=_sampler_name(scenario, narrator),
             seed=scenario.seed,
             database=run.path / store.STUDY,
             setting=_setting(scenario, prepared, narrator),
@@ -130,18 +129,26 @@ def _search(
 
 
 def _setting(scenario: Scenario, prepared: benches.Prepared, narrator: Narrator) -> Setting:
-    """What a model of the scheduler must know; all models' requests are taken together."""
-    weights: defaultdict[int, float] = defaultdict(float)
-    for model in scenario.models:
-        for rows, weight in model.row_weights.items():
-            weights[rows] += model.weight * weight
+    """What a model of the scheduler must know."""
     return Setting(
         slo=prepared.bench.slo,
         cpus=prepared.cpus,
-        rows=tuple(sorted(weights.items())),
+        rows=tuple(scenario.row_weights.items()),
         device=device_of(scenario),
         say=narrator.say,
     )
+
+
+def _sampler_name(scenario: Scenario, narrator: Narrator) -> str:
+    """The sampler that the scenario asks for, unless it cannot know what is tuned."""
+    name = scenario.search.sampler
+    if name != "auto" or scenario.queues == 1:
+        return name
+    narrator.say(
+        f"this load waits in {scenario.queues} queues, one for each model and signature; the "
+        "model of the scheduler knows one, so TPE chooses"
+    )
+    return "tpe"
 
 
 def _most_rows(scenario: Scenario) -> int:

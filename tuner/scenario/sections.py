@@ -5,6 +5,7 @@ and `docs/scenario.md` are made from them.
 """
 
 import re
+from collections import defaultdict
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -411,6 +412,25 @@ class Scenario(Section):
     def served(self) -> tuple[ServedModel, ...]:
         """The models and versions that one server holds, each name once."""
         return served_models(self.models)
+
+    @property
+    def queues(self) -> int:
+        """How many queues the requests wait in: the server batches each signature by itself."""
+        return len(
+            {
+                (model.servable, model.version, model.version_label, model.signature)
+                for model in self.models
+            }
+        )
+
+    @property
+    def row_weights(self) -> dict[int, float]:
+        """Weights of the rows of a request, over all models."""
+        weights: defaultdict[int, float] = defaultdict(float)
+        for model in self.models:
+            for rows, weight in model.row_weights.items():
+                weights[rows] += model.weight * weight
+        return dict(sorted(weights.items()))
 
     def limits(self) -> Slo:
         """The SLO as the value that measurements are judged by."""

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from tuner.records import Config, Level, TrialRecord
+from tuner.records import Config, TrialRecord
 from tuner.search.final import Finding, ahead, findings
 from tuner.search.paired import Gain
 from tuner.search.ranking import TIE, by_role, choose, deployable, search_trials, simplicity
-from tuner.slo import Slo, percentile_label
+from tuner.search.reachable import instead
+from tuner.slo import Slo
 
 VerdictName = Literal["gain", "tie", "none", "undecided"]
 
@@ -143,7 +144,7 @@ def _nothing_holds(
         why = "no measurement could be trusted; the report says why, with remedies"
         return Decision("undecided", kept, kept.config, None, (), why)
     why = f"no configuration met the SLO ({slo.describe()}) at any load tried"
-    why += _nearest(records, slo)
+    why += instead(records, slo)
     unfinished = default is None or len(measured) < 2
     return Decision("undecided" if unfinished else "none", kept, kept.config, None, (), why)
 
@@ -152,28 +153,3 @@ def _search_gain(chosen: TrialRecord, default: TrialRecord | None) -> Gain | Non
     if default is None or not default.sustainable_rps or not chosen.sustainable_rps:
         return None
     return Gain((chosen.sustainable_rps / default.sustainable_rps - 1) * 100, None, None)
-
-
-def _nearest(records: Sequence[TrialRecord], slo: Slo) -> str:
-    """Name the load that came nearest to the SLO, and the limits that it could have kept."""
-    found: list[tuple[float, TrialRecord, Level]] = []
-    for record in records:
-        for level in record.levels:
-            measured = level.measurement
-            values = [(measured.percentiles_ms.get(name), limit) for name, limit in slo.limits_ms]
-            kept = [value / limit for value, limit in values if value is not None]
-            if measured.loop == "open" and level.verdict.valid and len(kept) == len(values):
-                found.append((max(kept), record, level))
-    if not found:
-        return ""
-    _, record, level = min(found, key=lambda item: item[0])
-    measured = level.measurement
-    shown = ", ".join(
-        f"{percentile_label(name)} of {measured.percentiles_ms[name] or 0:,.0f} ms"
-        for name, _ in slo.limits_ms
-    )
-    errors = f" and {measured.error_rate * 100:.2g} % errors" if measured.error_rate else ""
-    return (
-        f"; the nearest is {record.config.label()} with a {shown}{errors} at "
-        f"{measured.offered_rps or 0:,.0f} requests/s, so only an SLO above that can be met"
-    )

@@ -111,6 +111,18 @@ class Tuning:
 
     def plan(self) -> Plan:
         """What is left to measure, and how long that takes."""
+        whole = self._whole_plan()
+        if whole.search_starts or whole.final_in_s is None:
+            return whole
+        # While there is a search it leaves the final its time; after it, blocks may not fit.
+        left = self._finalists(fitting=True)
+        return replace(
+            whole,
+            final_starts=len(left),
+            left_s=whole.final_in_s + self._seconds_of(left),
+        )
+
+    def _whole_plan(self) -> Plan:
         return plan(
             self.records,
             [None if contender is None else contender.config for contender in self._finalists()],
@@ -229,8 +241,11 @@ class Tuning:
                     expected_rps=contender.expected_rps,
                 )
 
-    def _finalists(self) -> list[Contender | None]:
-        """The starts that the final still needs; None for a contender that is not known yet."""
+    def _finalists(self, *, fitting: bool = False) -> list[Contender | None]:
+        """The starts that the final still needs; None for a contender that is not known yet.
+
+        With `fitting`, blocks that the deadline will cut off are left out.
+        """
         shape = self.shape
         known = contenders(self.records, self.slo, shape.contenders)
         untested = self._untested()
@@ -239,19 +254,28 @@ class Tuning:
         if searching and not self.agenda.spent and self.agenda.points_left():
             # The search may yet find a winner where there is none, and it may find others.
             met += [None] * (shape.contenders - len(known))
-        blocks = [
-            contender
-            for block in range(shape.blocks)
-            for contender in met
-            if contender is None or not _in_block(self.records, contender.config, block)
-        ]
-        return [*untested, *blocks]
+        found: list[Contender | None] = [*untested]
+        for block in range(shape.blocks):
+            missing = [
+                contender
+                for contender in met
+                if contender is None or not _in_block(self.records, contender.config, block)
+            ]
+            if fitting and not self._fits([*found, *missing]):
+                break
+            found += missing
+        return found
 
-    def _fits(self, missing: Sequence[Contender]) -> bool:
-        """Whether the rest of a block ends before the deadline."""
+    def _fits(self, missing: Sequence[Contender | None]) -> bool:
+        """Whether these starts end before the deadline; None is one that is not known yet."""
         time_s = self._time_s()
-        needed_s = sum(final_start_s(self.records, contender.config) for contender in missing)
-        return time_s is None or needed_s + CLOSING_S <= time_s
+        return time_s is None or self._seconds_of(missing) + CLOSING_S <= time_s
+
+    def _seconds_of(self, starts: Sequence[Contender | None]) -> float:
+        return sum(
+            final_start_s(self.records, None if contender is None else contender.config)
+            for contender in starts
+        )
 
     def _tell_what_is_missing(self) -> None:
         """Say what the deadline left no time for."""

@@ -113,20 +113,21 @@ def ladder_from(
     loosest_ms: float,
     expected_rps: float | None = None,
     dominated_rps: float = 0.0,
+    most_rps: float = math.inf,
 ) -> Ladder:
     """The ladder for a server whose closed-loop `peak` is known.
 
     Where a sustainable rate is expected the ladder starts there and can afford finer steps. Else
     it starts at the share of the peak that the latency limit is of the peak's latency: where the
     peak was bought with twice the latency that is promised, about half of it will hold. Below
-    `dominated_rps` a wide bracket is good enough.
+    `dominated_rps` a wide bracket is good enough; `most_rps` is all that can be offered.
     """
     if expected_rps:
-        return Ladder(expected_rps, resolution / 2, step=1 + resolution)
+        return Ladder(expected_rps, resolution / 2, step=1 + resolution, most_rps=most_rps)
     lowest, highest = START_SHARES
     share = loosest_ms / (peak.measurement.mean_ms or loosest_ms)
     start_rps = peak.measurement.throughput_rps * min(highest, max(lowest, share))
-    return Ladder(start_rps, resolution, dominated_rps=dominated_rps)
+    return Ladder(start_rps, resolution, dominated_rps=dominated_rps, most_rps=most_rps)
 
 
 def index_of(level: Level | None, levels: Sequence[Level]) -> int | None:

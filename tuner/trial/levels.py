@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from tuner.clock import NS_PER_S
+from tuner.clock import NS_PER_S, now_ns
 from tuner.load.generator import Generator, OpenLoop
 from tuner.measure.counting import LOOKS, window_s_for
 from tuner.measure.doubts import TOLERANCES
@@ -63,6 +63,11 @@ class Levels:
         """Of the arrivals: equal for all configurations of one block."""
         return self.bench.scenario.seed * 1000 + self.task.replicate
 
+    @property
+    def late(self) -> bool:
+        """Whether the time is over in which anything may be begun."""
+        return self.task.until_ns is not None and now_ns() >= self.task.until_ns
+
     def closed(self, duration_s: float) -> Samples:
         """Drive the closed loop, judging nothing."""
         samples = self.generator.closed_loop(
@@ -91,7 +96,7 @@ class Levels:
         level = measure()
         for _ in range(self.bench.scenario.measure.repeats):
             doubts = {doubt.code for doubt in level.verdict.doubts}
-            if doubts <= MENDED_BY_TIME:
+            if doubts <= MENDED_BY_TIME or self.late:
                 break
             if "foreign-cpu" in doubts:
                 self._await_quiet()
@@ -99,8 +104,8 @@ class Levels:
         return level
 
     def _await_quiet(self) -> None:
-        """Wait until nobody else uses the processors, within this trial's patience."""
-        while self.waited_s < NEIGHBOUR_PATIENCE_S:
+        """Wait until nobody else uses the processors, within this trial's patience and time."""
+        while self.waited_s < NEIGHBOUR_PATIENCE_S and not self.late:
             self.bench.notify("another program is busy; waiting before measuring again")
             meter = self.meter()
             meter.start()

@@ -1,5 +1,6 @@
 """From a task to its record: start the server, measure, stop it, whatever happens between."""
 
+import math
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -92,15 +93,16 @@ def measured(levels: Levels, record: TrialRecord) -> TrialRecord:
         loosest_ms=levels.bench.slo.loosest_ms,
         expected_rps=task.expected_rps,
         dominated_rps=task.dominated_rps,
+        most_rps=levels.bench.usable_rps or math.inf,
     )
     rungs = Rungs(task.loads_rps) if task.loads_rps else ladder
     found = climb(
         rungs,
         levels.offered,
         shares=task.curve_shares,
-        time_is_up=lambda: task.until_ns is not None and now_ns() >= task.until_ns,
+        time_is_up=lambda: levels.late,
     )
-    if not found.reference:  # the curve is still worth knowing, from where the peak is
+    if not (found.reference or levels.late):  # the curve is worth knowing, from where the peak is
         for share in task.curve_shares:
             levels.offered(peak_rps * share)
     return replace(
@@ -115,7 +117,18 @@ def measured(levels: Levels, record: TrialRecord) -> TrialRecord:
         notes=(
             *notes(levels.done, levels.bench.slo, next_to=1 + 2 * resolution),
             *((CUT_SHORT,) if found.cut_short else ()),
+            *((_client_limited(rungs.held_rps),) if rungs.limited else ()),
         ),
+    )
+
+
+def _client_limited(held_rps: float) -> Doubt:
+    return Doubt(
+        "client-limited",
+        f"the SLO holds at {held_rps:,.0f}/s, and no higher load can be trusted: it is half of "
+        "what the load generator can send here",
+        "give load.cpus more processors and load.processes more than one, or put more rows into "
+        "a request",
     )
 
 

@@ -103,5 +103,5 @@ def _warm_up(levels: Levels) -> None:
         levels.bench.notify(f"warming up, {spent_s:.0f} s")
         chunks.append(levels.closed(scenario.measure.warmup_s))
         spent_s += scenario.measure.warmup_s
-        if warmed_up(chunks).steady:
+        if warmed_up(chunks).steady or levels.late:
             return
