@@ -7,7 +7,8 @@ A replay draws a replicate for every start, measures the baselines first as a tu
 lets the sampler choose the rest. `starts_to_5pct` counts server starts, baselines included, until
 a configuration within 5 % of the best of the grid was measured, by the mean over its replicates;
 null where the budget ended first. `regret_percent` is how far the configuration recommended after
-RECOMMENDED starts lies below the best. Beside results.json a table and a plot are written.
+RECOMMENDED starts lies below the best. `hypervolume` is the median over seeds after each start.
+Beside results.json a table and a plot are written.
 """
 
 import argparse
@@ -107,7 +108,7 @@ class Replay:
             at_1,
             self._seconds(at_5),
             self._seconds(at_1),
-            (1 - truth / self.surface.best) * 100,
+            round((1 - truth / self.surface.best) * 100, 2),
             tuple(self._volumes()),
         )
 
@@ -192,17 +193,35 @@ def _asker(
 def summary(results: dict[str, dict[str, dict[str, list[float | None]]]]) -> str:
     """Medians by sampler and surface, in Markdown; a dash where the budget ended first."""
     lines = [
-        "| surface | sampler | starts to 5 % | starts to 1 % | regret % |",
-        "|---|---|---|---|---|",
+        "| surface | sampler | starts to 5 % | to 1 % | seconds to 5 % | regret % | hypervolume |",
+        "|---|---|---|---|---|---|---|",
     ]
     surfaces = sorted({name for by_surface in results.values() for name in by_surface})
     for surface in surfaces:
         for sampler, by_surface in results.items():
             if (found := by_surface.get(surface)) is None:
                 continue
-            cells = [_median(found[key]) for key in ("starts_to_5pct", "starts_to_1pct")]
+            cells = [
+                _median(found[key])
+                for key in ("starts_to_5pct", "starts_to_1pct", "seconds_to_5pct")
+            ]
             regret = statistics.median(value or 0.0 for value in found["regret_percent"])
-            lines.append(f"| {surface} | {sampler} | {cells[0]} | {cells[1]} | {regret:.1f} |")
+            cells += [f"{regret:.1f}", f"{found['hypervolume'][-1]:.2f}"]
+            lines.append(f"| {surface} | {sampler} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n" + _over_all(results)
+
+
+def _over_all(results: dict[str, dict[str, dict[str, list[float | None]]]]) -> str:
+    """Medians over all replays of all surfaces, in Markdown."""
+    lines = ["", "| all surfaces | starts to 5 % | to 1 % | regret %, mean |", "|---|---|---|---|"]
+    for sampler, by_surface in results.items():
+        pooled = {
+            key: [value for found in by_surface.values() for value in found[key]]
+            for key in ("starts_to_5pct", "starts_to_1pct", "regret_percent")
+        }
+        cells = [_median(pooled[key]) for key in ("starts_to_5pct", "starts_to_1pct")]
+        regret = statistics.fmean(value or 0.0 for value in pooled["regret_percent"])
+        lines.append(f"| {sampler} | {' | '.join(cells)} | {regret:.1f} |")
     return "\n".join(lines) + "\n"
 
 
@@ -268,6 +287,8 @@ def _results(
             tasks = [Task(surface, sampler, seed) for seed in range(asked.seeds)]
             found = _replay_all(tasks, asked.jobs)
             columns = {name: [getattr(item, name) for item in found] for name in COLUMNS}
+            volumes = np.median([item.hypervolume for item in found], axis=0)
+            columns["hypervolume"] = [round(float(value), 3) for value in volumes]
             results.setdefault(sampler, {})[surface.stem] = columns
             print(
                 f"{sampler:11} {surface.stem:32} to 5 %: {_median(columns['starts_to_5pct']):>4}"
@@ -278,31 +299,46 @@ def _results(
     return results
 
 
-COLUMNS = tuple(Replayed.__slots__)
+COLUMNS = (
+    "starts_to_5pct",
+    "starts_to_1pct",
+    "seconds_to_5pct",
+    "seconds_to_1pct",
+    "regret_percent",
+)
+SHOWN = 60
+"""Server starts that the plot covers."""
 
 
 def plot(results: dict[str, dict[str, dict[str, list[float | None]]]], path: Path) -> None:
-    """Share of replays that are within 5 % of the best, against server starts."""
+    """Share of replays near the best, and hypervolume, against server starts."""
     import matplotlib as mpl  # noqa: PLC0415 - only where something is drawn
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt  # noqa: PLC0415
 
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4), sharey=True)
-    for axis, key, title in zip(
-        axes, ("starts_to_5pct", "starts_to_1pct"), ("within 5 %", "within 1 %"), strict=True
-    ):
-        for sampler, by_surface in results.items():
+    figure, axes = plt.subplots(1, 3, figsize=(15, 4.2))
+    for sampler, by_surface in results.items():
+        style = {"lw": 2.5} if sampler == "auto" else {"lw": 1.3}
+        for axis, key in zip(axes, ("starts_to_5pct", "starts_to_1pct"), strict=False):
             starts = [start for found in by_surface.values() for start in found[key]]
-            at = np.arange(1, 61)
+            at = np.arange(1, SHOWN + 1)
             reached = [sum(s is not None and s <= n for s in starts) / len(starts) for n in at]
-            axis.step(at, reached, where="post", label=sampler)
-        axis.set(title=f"{title} of the grid's best", xlabel="server starts, baselines included")
+            axis.step(at, reached, where="post", label=sampler, **style)
+        volumes = [found["hypervolume"] for found in by_surface.values()]
+        mean = np.mean(np.array(volumes, float), axis=0)
+        axes[2].plot(np.arange(1, len(mean) + 1), mean, label=sampler, **style)
+    for axis, title in zip(
+        axes, ("within 5 % of the best", "within 1 % of the best"), strict=False
+    ):
+        axis.set(title=title, ylabel="share of replays", ylim=(0, 1.02), xlim=(1, SHOWN))
+    axes[2].set(title="hypervolume of load against latency", ylabel="share of best load x limit")
+    for axis in axes:
+        axis.set(xlabel="server starts, baselines included")
         axis.grid(visible=True, alpha=0.3)
-    axes[0].set(ylabel="share of replays", ylim=(0, 1))
-    axes[1].legend(loc="lower right", fontsize=8)
+    axes[2].legend(loc="lower right", fontsize=8)
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=90)
     plt.close(figure)
 
 

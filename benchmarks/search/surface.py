@@ -43,7 +43,10 @@ START_S = 6.0
 """Seconds of a server start with its warm-up where the file does not say."""
 
 RESTART_NOISE = 0.03
-"""Spread between cold starts, where a surface has one replicate only: 2-7 % were seen."""
+"""Spread between cold starts, where a surface has no replicates at all: 2-7 % were seen."""
+
+FEW = 5
+"""Configurations that must be replicated before they tell the noise of the others."""
 
 KEPT_UP = 0.9
 """A level whose throughput is below this share of the offered load did not hold."""
@@ -85,9 +88,19 @@ class Grid(Space):
 
     recorded: tuple[Point, ...] = field(default=())
 
+    @property
+    def size(self) -> int:
+        """How many points were recorded."""
+        return len(self.recorded)
+
     def points(self) -> Iterator[Point]:
         """Yield every recorded point."""
         yield from self.recorded
+
+    def nearest(self, wanted: Point) -> Point:
+        """The recorded point that differs least; of equal ones the first."""
+        ideal = Space.nearest(self, wanted)
+        return dict(min(self.recorded, key=lambda point: _apart(point, ideal)))
 
 
 class Surface:
@@ -144,6 +157,22 @@ class Surface:
         """How often the least measured configuration was measured."""
         return min(map(len, self.curves.values()))
 
+    @cached_property
+    def noise(self) -> float:
+        """Standard deviation of the log rate between starts of one configuration.
+
+        Pooled over those that carried load in every one of several replicates.
+        """
+        logs = []
+        for replicates in self.curves.values():
+            rates = [sustainable(rows, self.slo) for rows in replicates]
+            if len(rates) > 1 and all(rates):
+                logs.append(np.log(rates))
+        if len(logs) < FEW:
+            return RESTART_NOISE
+        squares = sum(float(np.sum((group - group.mean()) ** 2)) for group in logs)
+        return math.sqrt(squares / sum(len(group) - 1 for group in logs))
+
     def baselines(self) -> Iterator[tuple[Role, Key]]:
         """Batching off and the defaults, where they were recorded."""
         for key in self.curves:
@@ -158,7 +187,7 @@ class Surface:
         replicates = self.curves[key]
         rows = replicates[int(rng.integers(len(replicates)))]
         if len(replicates) == 1:
-            factor = math.exp(RESTART_NOISE * rng.standard_normal())
+            factor = math.exp(self.noise * rng.standard_normal())
             rows = [_sped(row, factor) for row in rows]
         return self._record(number, role, key, rows)
 
@@ -187,6 +216,16 @@ class Surface:
     def _searchable(self) -> list[Key]:
         defaults = {key for _, key in self.baselines()}
         return [key for key in self.curves if key not in defaults]
+
+
+def _apart(point: Point, other: Point) -> float:
+    """Differences of numbers by ratio, as they act; any other counts 1."""
+    return sum(
+        abs(math.log2(value + 1) - math.log2(theirs + 1))
+        if isinstance(value, int | float) and isinstance(theirs, int | float)
+        else float(value != theirs)
+        for value, theirs in ((value, other[name]) for name, value in point.items())
+    )
 
 
 def point_key(point: Point) -> Key:

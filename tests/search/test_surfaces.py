@@ -45,6 +45,18 @@ def test_a_start_shows_its_configurations_rate_up_to_a_restarts_noise(real):
     assert np.std(rates) / 747 == pytest.approx(0.03, rel=0.2)
 
 
+def test_replicates_of_some_tell_the_noise_of_all(tmp_path, real):
+    assert real.noise == 0.03  # one replicate only
+    rng = np.random.default_rng(3)
+    lines = []
+    for size in range(2, 42):
+        for replicate, rate in enumerate(200 * np.exp(rng.normal(0, 0.08, 2))):
+            lines.append(f"{size},0,1,any,{rate},{rate},5,20,0,{replicate}")
+    file = tmp_path / "s.csv"
+    file.write_text("# SLO: p99 <= 60 ms, no errors\n" + HEADER + "\n".join(lines) + "\n")
+    assert Surface(file).noise == pytest.approx(0.08, rel=0.25)
+
+
 def test_a_load_that_fails_below_one_that_held_bounds_the_rate(tmp_path):
     file = tmp_path / "s.csv"
     lines = ["8,0,1,any,100,100,5,20,0,0", "8,0,1,any,200,200,5,70,0,0"]

@@ -141,6 +141,6 @@ def test_a_neighbour_of_two_minutes_is_waited_for(tmp_path, monkeypatch, busy_s,
 def test_a_neighbour_is_not_waited_for_beyond_the_deadline(tmp_path, monkeypatch):
     measured = levels(tmp_path, SimulatedServer(exponential(1000.0)), until_ns=now_ns() - 1)
     monkeypatch.setattr("tuner.trial.levels.time.sleep", lambda _s: pytest.fail("it waited"))
-    monkeypatch.setattr(Levels, "_meter", lambda _self: Meter(lambda: True))
+    monkeypatch.setattr(Levels, "meter", lambda _self: Meter(lambda: True))
     assert [doubt.code for doubt in measured.offered(300.0).verdict.doubts] == ["foreign-cpu"]
     assert len(measured.done) == 1

@@ -1,0 +1,189 @@
+"""How far the simulator is off on configurations that it was not fitted on.
+
+    python benchmarks/search/simulator.py
+    python benchmarks/search/simulator.py FOLDER         surfaces of your own
+
+From every surface TRAINED configurations are drawn at random, the baselines among them; a service
+model is fitted to their loads alone, and predicts those of all others: throughput where the
+server could not keep up, p99 where it could, the sustainable rate of each configuration. The
+committed example run is predicted trial by trial, each from all the others. Errors are ratios
+less 1; `beyond` tells their direction. p99 is judged up to NEAR of the sustainable rate: closer to
+saturation a rate that is off by 5 % doubles it, and what is off is the rate. Figures go to
+simulator.json.
+"""
+
+import argparse
+import json
+import math
+import statistics
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from surface import Surface
+
+from tuner.records import TrialRecord
+from tuner.simulate.calibrate import fit, predicted
+from tuner.simulate.curves import Curve, curve_of, curves_of
+from tuner.simulate.policy import Policy
+from tuner.simulate.service import ServiceModel
+from tuner.simulate.sustain import Workload, sustainable_rps
+from tuner.slo import Slo
+from tuner.store import RunDirectory
+
+HERE = Path(__file__).parent
+EXAMPLE = HERE.parents[1] / "results" / "example"
+TRAINED = 12
+"""What a night's search has measured when its model is asked for advice that matters."""
+
+LARGEST = 256
+NEAR = 0.9
+REQUESTS = 6000
+GOALS = {"throughput": 0.10, "p99": 0.20, "sustainable": 0.10}
+
+
+@dataclass(frozen=True, slots=True)
+class Errors:
+    """Log ratios of prediction to measurement on what was held out."""
+
+    throughput: tuple[float, ...]
+    p99: tuple[float, ...]
+    sustainable: tuple[float, ...]
+    misfit: float
+
+
+def of_surface(task: tuple[Path, int]) -> Errors:
+    """Fit to a random part of a surface, predict the rest."""
+    path, seed = task
+    surface = Surface(path)
+    rng = np.random.default_rng((seed, 31))
+    baselines = [(role, key) for role, key in surface.baselines()]
+    others = [key for key in surface.curves if key not in {key for _, key in baselines}]
+    order = [others[at] for at in rng.permutation(len(others))]
+    drawn = TRAINED - len(baselines)
+    records = [
+        surface.measure(number, role, key, rng)
+        for number, (role, key) in enumerate(
+            [*baselines, *(("sampler", key) for key in order[:drawn])]
+        )
+    ]
+    held_out = [
+        surface.measure(number, "sampler", key, rng) for number, key in enumerate(order[drawn:])
+    ]
+    return _errors(records, held_out, surface.slo, surface.cpus)
+
+
+def of_example() -> Errors:
+    """Each trial of the example's search is predicted from all the others."""
+    run = RunDirectory(EXAMPLE)
+    records = [record for record in run.trials() if record.block is None and record.levels]
+    slo = Slo((("p95", 50.0),))
+    found = [
+        _errors([other for other in records if other is not record], [record], slo, 1)
+        for record in records
+    ]
+    return Errors(
+        *(tuple(value for one in found for value in getattr(one, name)) for name in GOALS),
+        misfit=statistics.median(one.misfit for one in found),
+    )
+
+
+def _errors(
+    records: Sequence[TrialRecord], held_out: Sequence[TrialRecord], slo: Slo, cpus: int
+) -> Errors:
+    calibration = fit(curves_of(records, cpus=cpus), largest_batch=LARGEST)
+    assert calibration is not None
+    throughput: list[float] = []
+    p99: list[float] = []
+    rates: list[float] = []
+    for record in held_out:
+        curve = curve_of(record, cpus=cpus)
+        _add_loads(curve, calibration.service, slo, throughput, p99)
+        if record.sustainable_rps:
+            ours = _sustainable(curve.policy, calibration.service, slo)
+            rates.append(_log_ratio(ours, record.sustainable_rps))
+    return Errors(tuple(throughput), tuple(p99), tuple(rates), calibration.misfit)
+
+
+def _add_loads(
+    curve: Curve, service: ServiceModel, slo: Slo, throughput: list[float], p99: list[float]
+) -> None:
+    name, _ = slo.limits_ms[-1]
+    share = {"p95": 0.95, "p99": 0.99}[name]
+    workload = Workload.poisson(REQUESTS, seed=7)
+    limit_rps = NEAR * (curve.sustainable_rps or 0.0)
+    for point in curve.points:
+        if point.saturated or point.concurrency is not None:
+            outcome = predicted(curve.policy, point, service, workload)
+            throughput.append(_log_ratio(outcome.throughput_rps, point.throughput_rps))
+        elif (point.offered_rps or math.inf) <= limit_rps:
+            outcome = predicted(curve.policy, point, service, workload)
+            measured_ms = dict(point.percentiles_ms).get(share)
+            if measured_ms:
+                p99.append(_log_ratio(outcome.percentile_ms(share), measured_ms))
+
+
+def _sustainable(policy: Policy, service: ServiceModel, slo: Slo) -> float:
+    return sustainable_rps(policy, service, slo, Workload.poisson(REQUESTS, seed=7))
+
+
+def _log_ratio(ours: float, theirs: float) -> float:
+    if not (ours > 0 and theirs > 0):
+        return math.log(0.1)
+    return max(-3.0, min(3.0, math.log(ours / theirs)))
+
+
+def figures(errors: Sequence[float]) -> dict[str, float]:
+    """Median error, the share within the goal's reach, and the direction, in per cent."""
+    sizes = [math.expm1(abs(error)) for error in errors]
+    return {
+        "number": len(sizes),
+        "median_percent": round(100 * statistics.median(sizes), 1),
+        "p90_percent": round(100 * float(np.quantile(sizes, 0.9)), 1),
+        "beyond_percent": round(100 * math.expm1(statistics.median(errors)), 1),
+    }
+
+
+def main() -> None:
+    """Predict, print, and write simulator.json beside this file."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("folder", nargs="?", type=Path, default=HERE / "surfaces")
+    parser.add_argument("--seeds", type=int, default=5, help="draws of what is fitted to")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=HERE)
+    asked = parser.parse_args()
+    found: dict[str, list[Errors]] = {}
+    with ProcessPoolExecutor(asked.jobs) as pool:
+        for path in sorted(asked.folder.glob("*.csv")):
+            found[path.stem] = list(
+                pool.map(of_surface, [(path, seed) for seed in range(asked.seeds)])
+            )
+    found["example run"] = [of_example()]
+    table = {
+        name: {
+            kind: figures(pooled)
+            for kind in GOALS
+            if (pooled := [value for one in errors for value in asdict(one)[kind]])
+        }
+        | {"misfit": round(statistics.median(one.misfit for one in errors), 2)}
+        for name, errors in found.items()
+    }
+    for name, kinds in table.items():
+        for kind, goal in GOALS.items():
+            if kind in kinds:
+                shown = kinds[kind]
+                print(
+                    f"{name:28} {kind:12} median {shown['median_percent']:5.1f} %, 90 % within "
+                    f"{shown['p90_percent']:5.1f} % (goal {goal:.0%}, n {shown['number']})"
+                )
+    (asked.out / "simulator.json").write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
