@@ -4,7 +4,7 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -17,6 +17,8 @@ from tuner.errors import TunerError, UsageError
 DIRECTORY = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
 RESULTS = Path("results")
+MOST_PROMISES = 6
+"""As many lines as a plot's colours and markers tell apart."""
 
 as_json = click.option("--json", "json_", is_flag=True, help="Print the result as JSON.")
 
@@ -389,12 +391,13 @@ def recommend(run: Path, json_: bool, max_error_rate: float | None, **limits: st
 
 @main.command()
 @click.argument("run", type=DIRECTORY)
-@click.option("--rate", type=click.FloatRange(0, min_open=True), required=True, help="Requests/s.")
-@click.option("--p50", metavar="MS", help="Limit of the median, such as 20ms.")
-@click.option("--p90", metavar="MS", help="Limit of the 90th percentile.")
-@click.option("--p95", metavar="MS", help="Limit of the 95th percentile.")
-@click.option("--p99", metavar="MS", help="Limit of the 99th percentile.")
-@click.option("--p999", metavar="MS", help="Limit of the 99.9th percentile.")
+@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Requests/s.")
+@click.option("--trace", type=FILE, help="CSV of a day's load, instead of --rate: see below.")
+@click.option("--p50", metavar="MS", multiple=True, help="Limit of the median, such as 20ms.")
+@click.option("--p90", metavar="MS", multiple=True, help="Limit of the 90th percentile.")
+@click.option("--p95", metavar="MS", multiple=True, help="Limit of the 95th percentile.")
+@click.option("--p99", metavar="MS", multiple=True, help="Limit of the 99th percentile.")
+@click.option("--p999", metavar="MS", multiple=True, help="Limit of the 99.9th percentile.")
 @click.option(
     "--peak-factor",
     type=click.FloatRange(1),
@@ -408,49 +411,99 @@ def recommend(run: Path, json_: bool, max_error_rate: float | None, **limits: st
 @click.option(
     "--cv",
     type=click.FloatRange(0.1, 10),
-    default=1.0,
-    show_default=True,
-    help="How much the gaps between requests vary; 1 is Poisson, 2 is bursty.",
+    help="How much the gaps between requests vary: 1 is Poisson, 2 (the default) bursty. "
+    "A trace of arrivals brings its own.",
 )
 @click.option(
     "--balancer",
-    type=click.Choice(["random", "round-robin"]),
+    type=click.Choice(["random", "round-robin", "least-outstanding"]),
     default="random",
     show_default=True,
     help="How requests are spread.",
 )
 @click.option("--cost-per-hour", type=click.FloatRange(0), help="Of one replica.")
+@click.option("--out", type=DIRECTORY, help="Write plan.json, tables (CSV) and plots there.")
 @as_json
 @guarded
 def plan(
     run: Path,
-    rate: float,
+    rate: float | None,
+    trace: Path | None,
     peak_factor: float,
     spare: int,
-    cv: float,
-    balancer: Literal["random", "round-robin"],
+    cv: float | None,
+    balancer: Literal["random", "round-robin", "least-outstanding"],
     cost_per_hour: float | None,
+    out: Path | None,
     json_: bool,
-    **limits: str | None,
+    **limits: tuple[str, ...],
 ) -> None:
     """Plan capacity: how many replicas a load takes, by simulation on the run's own data.
 
-    Without a limit the run's own SLO is planned for.
+    Without a limit the run's own SLO is planned for. A limit given several times is a promise
+    each; the first is planned for, the others stand beside it in tables and plots.
+
+    A trace has columns `time,rate_rps`, a rate for every interval, or `arrival`, the time of
+    every request. Times are seconds, HH:MM or ISO 8601.
 
     \b
     Example:  tuner plan results/20260301T220000Z-quickstart --rate 20000 --p99 50ms --spare 1
+              tuner plan results/20260301T220000Z-quickstart --trace day.csv --cost-per-hour 0.5
     """  # noqa: D301
-    from tuner.commands.plan import Ask, print_plan
+    from tuner.commands.plan import Ask
     from tuner.commands.plan import plan as run_plan
+    from tuner.commands.plan_print import print_plan, write_plan
+    from tuner.simulate.trace import read_trace
     from tuner.store import RunDirectory
 
-    limits_ms = {name: _milliseconds(name, text) for name, text in limits.items() if text}
-    ask = Ask(rate, limits_ms, peak_factor, spare, cv, balancer, cost_per_hour)
+    if (rate is None) == (trace is None):
+        raise UsageError(
+            "a plan needs --rate or --trace, one of them",
+            hint="for example --rate 20000, or --trace day.csv",
+        )
+    ask = Ask(
+        rate_rps=rate,
+        promises=_promises(limits),
+        peak_factor=peak_factor,
+        spare=spare,
+        cv=cv,
+        balancer=balancer,
+        cost_per_hour=cost_per_hour,
+        trace=None if trace is None else read_trace(trace),
+    )
     found = run_plan(RunDirectory(run), ask)
+    written = [] if out is None else write_plan(found, out)
     if json_:
         click.echo(json.dumps(found, indent=2))
     else:
         print_plan(found, run)
+        for path in written:
+            click.echo(path)
+
+
+def _promises(limits: Mapping[str, Sequence[str]]) -> tuple[dict[str, float], ...]:
+    """The promises that repeated limits ask for, the first to be planned for."""
+    values = {
+        name: [_milliseconds(name, text) for text in texts]
+        for name, texts in limits.items()
+        if texts
+    }
+    repeated = [name for name, found in values.items() if len(found) > 1]
+    if len(repeated) > 1:
+        raise UsageError(
+            f"--{repeated[0]} and --{repeated[1]} are both given several times",
+            hint="repeat one limit; the others then hold for every promise",
+        )
+    count = max((len(found) for found in values.values()), default=1)
+    if count > MOST_PROMISES:
+        raise UsageError(
+            f"--{repeated[0]} is given {count} times, and a plan shows {MOST_PROMISES} promises",
+            hint="leave some out, or plan twice",
+        )
+    return tuple(
+        {name: found[at if len(found) > 1 else 0] for name, found in values.items()}
+        for at in range(count)
+    )
 
 
 def _milliseconds(name: str, text: str) -> float:

@@ -23,6 +23,15 @@ from numpy.typing import NDArray
 from tuner.simulate.curves import Curve, CurvePoint, Traits
 from tuner.simulate.express import brief, fits
 from tuner.simulate.policy import Policy
+from tuner.simulate.residuals import (
+    BATCH_ERROR,
+    MEDIAN_ERROR,
+    RATE_ERROR,
+    TAIL_ERROR,
+    off,
+    quantile_noise,
+    softened,
+)
 from tuner.simulate.scheduler import Outcome, simulate_closed
 from tuner.simulate.service import NS_PER_MS, ServiceModel
 from tuner.simulate.sustain import Workload
@@ -42,12 +51,6 @@ ENOUGH = 0.01
 ROUNDS_FIRST, ROUNDS, ROUNDS_AGAIN = 3, 5, 3
 STALE = 0.25
 """Derivatives are kept while no parameter has moved further, as a log ratio."""
-
-FURTHEST = 3.0
-"""Log ratios are cut here: a server that is saturated only in the model is wrong enough."""
-
-# How well the model itself can be expected to match, besides the measurement's own noise.
-RATE_ERROR, MEDIAN_ERROR, TAIL_ERROR, BATCH_ERROR = 0.05, 0.07, 0.12, 0.08
 
 ROOM = (
     ("contention", math.log(0.8), 0.6),
@@ -305,21 +308,21 @@ def _residuals(
     seen = _seen(policy, point, service, workload, shares)
     errors: list[float] = []
     if point.saturated or point.concurrency is not None:
-        errors.append(_off(seen.throughput_rps, point.throughput_rps, RATE_ERROR))
+        errors.append(off(seen.throughput_rps, point.throughput_rps, RATE_ERROR))
     else:
         for (share, value_ms), model_ms in zip(
             point.percentiles_ms, seen.percentiles_ms, strict=True
         ):
             error = MEDIAN_ERROR if share <= 0.5 else TAIL_ERROR
-            noise = _quantile_noise(share, point.independent)
-            off = _off(model_ms, value_ms, math.hypot(error, noise))
+            noise = quantile_noise(share, point.independent)
+            distance = off(model_ms, value_ms, math.hypot(error, noise))
             # Percentiles of one load move together: together they count about as two.
-            errors.append(off * min(1.0, math.sqrt(2 / len(point.percentiles_ms))))
+            errors.append(distance * min(1.0, math.sqrt(2 / len(point.percentiles_ms))))
     if point.rows_per_batch is not None and seen.rows_per_batch is not None:
-        errors.append(_off(seen.rows_per_batch, point.rows_per_batch, BATCH_ERROR))
+        errors.append(off(seen.rows_per_batch, point.rows_per_batch, BATCH_ERROR))
     if point.run_ms:
-        errors.append(_off(seen.run_ms, point.run_ms, BATCH_ERROR))
-    return _softened(np.array(errors))
+        errors.append(off(seen.run_ms, point.run_ms, BATCH_ERROR))
+    return softened(np.array(errors))
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,24 +354,6 @@ def _seen(
         outcome.rows_per_batch,
         _run_ms(outcome, service),
     )
-
-
-def _off(model: float, measured: float, error: float) -> float:
-    if not (model > 0 and measured > 0):
-        return 0.0
-    ratio = math.log(model / measured) if math.isfinite(model) else FURTHEST
-    return max(-FURTHEST, min(FURTHEST, ratio)) / error
-
-
-def _softened(errors: Floats) -> Floats:
-    """Residuals whose squares are the pseudo-Huber loss: far ones count by their distance."""
-    return np.asarray(np.sign(errors) * np.sqrt(2 * (np.sqrt(1 + errors**2) - 1)))
-
-
-def _quantile_noise(share: float, independent: float) -> float:
-    """Relative standard error of a sample quantile, where the tail is exponential."""
-    upper = 1 - share
-    return math.sqrt(share * upper / independent) / (upper * math.log(1 / upper))
 
 
 def _run_ms(outcome: Outcome, service: ServiceModel) -> float:

@@ -1,56 +1,48 @@
-"""How many replicas a load takes, by simulating one of them behind a balancer.
-
-Replicas that share a stream and nothing else are alike, so one is simulated, on the arrivals that
-reach it. A renewal stream with gamma gaps of shape a = 1/cv^2 reaches one of N replicas after
-every K-th arrival, and its gaps there are gamma of shape a K: K = N in a round robin, geometric
-with mean N where the balancer draws at random. That is exact for any N, a million requests a
-second included. A balancer that looks at the queues is none of these, and is not offered.
-"""
+"""How many replicas a load takes, by simulating one, or a few together, behind a balancer."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import lru_cache
 
-import numpy as np
-
+from tuner.simulate.balancer import ONE_ROW, Balancer, Demand, Rows, arrivals_at_one
 from tuner.simulate.policy import Policy
 from tuner.simulate.scheduler import Outcome
 from tuner.simulate.service import ServiceModel
-from tuner.simulate.sustain import Workload, capacity_rps, sustainable_rps
-from tuner.slo import Slo
-
-Balancer = Literal["random", "round-robin"]
-
-REQUESTS = 20_000
-"""Requests in one simulated stretch: 200 of them lie beyond a p99."""
+from tuner.simulate.sustain import capacity_rps, sustainable_rps
+from tuner.slo import PERCENTILES, Slo
 
 ROUNDS = 12
 """Corrections of a number of replicas by the rate that one carries at that number."""
 
+ALL_APART, MOST_APART, STEP_APART = 20, 500, 0.05
+"""Up to the first every number of replicas is simulated, up to the second in steps; beyond it
+what one of them meets no longer changes."""
 
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """Load on all replicas together; `cv` is the coefficient of variation of its gaps."""
-
-    rate_rps: float
-    cv: float = 1.0
-    balancer: Balancer = "random"
+LESS, LESS_AT_MOST = 0.97, 120
+"""Steps down to a rate at which no more is shed than may fail."""
 
 
 @dataclass(frozen=True, slots=True)
 class Replica:
     """One server: its configuration as deployed, what its work takes, and what it must keep.
 
-    `trust` is the share of the simulated rate that is counted on: below 1 where the measured
-    server carried less than the model of it.
+    `rows` are the rows of a request with their weights. No more than `proven_rps` is counted on,
+    whatever the model carries and however kind the balancer.
     """
 
     policy: Policy
     service: ServiceModel
     slo: Slo
-    rows: int = 1
-    trust: float = 1.0
+    rows: Rows = ONE_ROW
+    proven_rps: float = math.inf
+
+    @property
+    def mean_rows(self) -> float:
+        """Rows of a request, on average."""
+        return sum(size * weight for size, weight in self.rows) / sum(
+            weight for _, weight in self.rows
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +50,9 @@ class Load:
     """What one of `replicas` meets at a demand. Latencies in ms, failures infinitely slow.
 
     `utilisation` is the load over what full batches on all threads could do, `headroom` how much
-    more one replica carries, as a share of this load, negative where it carries less.
+    more one replica carries, as a share of this load, negative where it carries less. `holds`
+    says that the load is within what is counted on, `kept` that the simulated latencies and
+    failures keep the SLO.
     """
 
     replicas: int
@@ -70,26 +64,48 @@ class Load:
     shed_share: float
     rows_per_batch: float | None
     holds: bool
-
-
-def arrivals_at_one(demand: Demand, replicas: int, *, rows: int = 1, seed: int = 0) -> Workload:
-    """The requests that reach one replica, in units of the mean gap there."""
-    rng = np.random.default_rng((seed, 11))
-    shape = 1 / demand.cv**2
-    if demand.balancer == "round-robin":
-        every = np.full(REQUESTS, replicas)
-    else:
-        every = rng.geometric(1 / replicas, REQUESTS)
-    arrivals = np.cumsum(rng.gamma(shape * every))
-    arrivals *= REQUESTS / arrivals[-1]
-    return Workload(arrivals, np.full(REQUESTS, rows, np.int64), seed)
+    kept: bool
 
 
 def carried_rps(replica: Replica, demand: Demand, replicas: int, *, seed: int = 0) -> float:
-    """The highest rate that one of so many replicas carries within the SLO; 0 where none."""
+    """The highest rate counted on of one of so many replicas within the SLO; 0 where none."""
+    return _carried(replica, demand.cv, demand.balancer, _told_apart(replicas), seed)
+
+
+def simulated_rps(replica: Replica, demand: Demand, replicas: int, *, seed: int = 0) -> float:
+    """The highest rate that one of so many replicas carries by the model alone."""
     workload = arrivals_at_one(demand, replicas, rows=replica.rows, seed=seed)
-    found = sustainable_rps(replica.policy, replica.service, replica.slo, workload)
-    return float(found * replica.trust)
+    return float(sustainable_rps(replica.policy, replica.service, replica.slo, workload))
+
+
+def _told_apart(replicas: int) -> int:
+    """Fewer replicas, by 5 % at most, that meet about the same: their share is no smoother."""
+    if replicas <= ALL_APART:
+        return replicas
+    steps = math.floor(math.log(min(replicas, MOST_APART) / ALL_APART) / STEP_APART + 1e-9)
+    return math.floor(ALL_APART * math.exp(steps * STEP_APART) + 1e-9)
+
+
+@lru_cache(maxsize=1024)
+def _carried(replica: Replica, cv: float, balancer: Balancer, replicas: int, seed: int) -> float:
+    demand = Demand(1.0, cv, balancer)
+    found = simulated_rps(replica, demand, replicas, seed=seed)
+    rate = min(found, replica.proven_rps)
+    workload = arrivals_at_one(demand, replicas, rows=replica.rows, seed=seed)
+    # Latencies may be kept by turning requests away, which is a promise too.
+    for _ in range(LESS_AT_MOST):
+        if (
+            rate <= 0
+            or _shed(workload.at(rate, replica.policy, replica.service), replica.slo) <= 0
+        ):
+            return rate
+        rate *= LESS
+    return 0.0
+
+
+def _shed(outcome: Outcome, slo: Slo) -> float:
+    """By how much the share turned away exceeds what may fail."""
+    return 1 - outcome.answered / len(outcome) - slo.max_error_rate
 
 
 def replicas_for(replica: Replica, demand: Demand, *, seed: int = 0) -> int | None:
@@ -102,8 +118,11 @@ def replicas_for(replica: Replica, demand: Demand, *, seed: int = 0) -> int | No
     for _ in range(ROUNDS):
         rate = carried_rps(replica, demand, number, seed=seed)
         if rate <= 0:
-            return None
-        needed = math.ceil(demand.rate_rps / rate - 1e-9)
+            if number > 1:
+                return None
+            needed = 2  # one of few meets all bursts; of more each meets a share
+        else:
+            needed = max(1, math.ceil(demand.rate_rps / rate - 1e-9))
         if needed == number:
             break
         if needed in seen:
@@ -111,52 +130,50 @@ def replicas_for(replica: Replica, demand: Demand, *, seed: int = 0) -> int | No
             break
         seen.add(needed)
         number = needed
-    while _sheds_too_much(load_on(replica, demand, number, seed=seed), replica.slo):
-        number += max(1, number // 50)
     return number
 
 
-def _sheds_too_much(load: Load, slo: Slo) -> bool:
-    """Whether the bounded queue turns away more than may fail, though latencies are kept."""
-    return load.shed_share > slo.max_error_rate and load.utilisation > 0.05
-
-
-def replicas_between(models: Sequence[Replica], demand: Demand) -> tuple[int, int] | None:
+def replicas_between(models: Sequence[Replica], demand: Demand, needed: int) -> tuple[int, int]:
     """The fewest and the most replicas that these call for, each with arrivals of its own.
 
-    They are one replica by the models that explain the measurements about as well as the best.
+    They are one replica by models that explain the measurements about as well as the best, which
+    calls for `needed`; what each carries is judged at that number.
     """
-    found = [
-        number
-        for seed, replica in enumerate(models)
-        if (number := replicas_for(replica, demand, seed=seed))
-    ]
-    return (min(found), max(found)) if found else None
+    rates = (carried_rps(model, demand, needed, seed=seed) for seed, model in enumerate(models, 1))
+    numbers = [math.ceil(demand.rate_rps / rate - 1e-9) for rate in rates if rate > 0]
+    return min([needed, *numbers]), max([needed, *numbers])
 
 
 def load_on(replica: Replica, demand: Demand, replicas: int, *, seed: int = 0) -> Load:
     """What one of so many replicas meets."""
     rate = demand.rate_rps / replicas
-    workload = arrivals_at_one(demand, replicas, rows=replica.rows, seed=seed)
+    alike = _told_apart(replicas)
+    workload = arrivals_at_one(demand, alike, rows=replica.rows, seed=seed)
     outcome = workload.at(rate, replica.policy, replica.service)
     carried = carried_rps(replica, demand, replicas, seed=seed)
-    most = capacity_rps(replica.policy, replica.service, mean_rows=replica.rows)
+    most = capacity_rps(replica.policy, replica.service, mean_rows=replica.mean_rows)
     shed = 1 - outcome.answered / len(outcome)
+    limits = replica.slo.limits_ms
     return Load(
         replicas=replicas,
         rate_rps=rate,
         sustainable_rps=carried,
         utilisation=float(rate / most),
         headroom=carried / rate - 1,
-        percentiles_ms=_percentiles(outcome),
+        percentiles_ms=_percentiles(outcome, replica.slo),
         shed_share=shed,
         rows_per_batch=outcome.rows_per_batch,
-        holds=bool(rate <= carried * (1 + 1e-9) and shed <= replica.slo.max_error_rate),
+        holds=rate <= carried * (1 + 1e-9) and shed <= replica.slo.max_error_rate,
+        kept=shed <= replica.slo.max_error_rate
+        and all(outcome.percentile_ms(PERCENTILES[name]) <= most_ms for name, most_ms in limits),
     )
 
 
-def _percentiles(outcome: Outcome) -> dict[str, float]:
+def _percentiles(outcome: Outcome, slo: Slo) -> dict[str, float]:
+    """The usual ones, and those that are promised."""
+    promised = {name for name, _ in slo.limits_ms}
     return {
         name: outcome.percentile_ms(share)
-        for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
+        for name, share in PERCENTILES.items()
+        if name in {"p50", "p95", "p99"} | promised
     }

@@ -19,7 +19,9 @@ class CurvePoint:
 
     `offered_rps` of an open loop, or `concurrency` of a closed one. `percentiles_ms` are pairs of
     a share and the latency that this share of requests did not exceed. `independent` is how many
-    independent requests they are worth. The server's own figures are None where it gave none.
+    independent requests they are worth. `requests` were counted, after `before` others had come
+    while it warmed up; 0 where that is not known. The server's own figures are None where it gave
+    none.
     """
 
     throughput_rps: float
@@ -29,6 +31,8 @@ class CurvePoint:
     independent: float = 100.0
     rows_per_batch: float | None = None
     run_ms: float | None = None
+    requests: int = 0
+    before: int = 0
 
     @property
     def saturated(self) -> bool:
@@ -84,6 +88,8 @@ def _point(measured: Measurement) -> CurvePoint:
         independent=max(1.0, measured.effective_samples),
         rows_per_batch=None if server is None else server.rows_per_batch,
         run_ms=None if server is None else server.run_ms,
+        requests=measured.requests,
+        before=round((measured.offered_rps or 0.0) * measured.warmup_s),
     )
 
 

@@ -10,130 +10,28 @@ All times are float64 nanoseconds. Batches that run beside each other share the 
 ends once it has advanced by w (processor sharing).
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tuner.simulate.compiled import compiled
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-
-ANSWERED, QUEUE_FULL, THREADS_EXHAUSTED, TOO_LARGE, UNFINISHED = 0, 1, 2, 3, 4
-"""How a request ended. UNFINISHED: the simulation was given up before."""
-
-NONE = -1
-_NEVER = 1e300
-
-
-class Rules(NamedTuple):
-    """What does not change while events happen. Sizes are in rows, times in nanoseconds."""
-
-    threads: int
-    largest_request: int
-    largest_batch: int
-    most_queued: int
-    timeout: float
-    splitting: bool
-    direct: bool
-    """Batching off: every request is run at once, beside all others."""
-    in_flight: int
-    """Requests inside the server at most, as `--grpc_max_threads` bounds them."""
-    poll: float
-    concurrency: int
-    """Of a closed loop; 0 for arrivals that ignore the answers."""
-    turnaround: float
-    """From an answer to the same client's next request, in a closed loop."""
-    limit: float
-    most_over: int
-    """Give up once more requests than this took longer than `limit`; negative: never."""
-
-
-class Costs(NamedTuple):
-    """What a batch takes. `work[n]`: n executed rows alone; `executed[n]`: n rows padded."""
-
-    work: Floats
-    executed: Ints
-    slow: Floats
-    per_request: float
-    noise: Floats
-    """Factors of mean 1, one a batch, used in turn."""
-
-
-REQUEST = np.dtype(
-    [
-        ("arrives", np.float64),
-        ("done", np.float64),
-        ("waited", np.float64),
-        ("rows", np.int64),
-        ("queue", np.int64),
-        ("status", np.int64),
-        ("parts", np.int64),
-    ]
+from tuner.simulate.state import (
+    ANSWERED,
+    BATCH,
+    CLOCK,
+    NEVER,
+    NONE,
+    QUEUE,
+    QUEUE_FULL,
+    RUNNING,
+    TASK,
+    THREADS_EXHAUSTED,
+    TOO_LARGE,
+    Costs,
+    Floats,
+    Rules,
+    World,
 )
-"""A request; the array is in order of arrival. The first, `rows` and `queue` are given."""
-
-_TASK = np.dtype([("request", np.int64), ("after", np.int64)])
-"""A request, or a part of one that was split. The tasks of a batch form a list."""
-
-_BATCH = np.dtype(
-    [
-        ("opened", np.float64),
-        ("began", np.float64),
-        ("executed", np.int64),
-        ("rows", np.int64),
-        ("tasks", np.int64),
-        ("first", np.int64),
-        ("last", np.int64),
-        ("after", np.int64),
-    ]
-)
-"""A batch; the array is in order of opening. The batches of a queue form a list."""
-
-_QUEUE = np.dtype(
-    [
-        ("notified_at", np.float64),
-        ("front", np.int64),
-        ("open", np.int64),
-        ("length", np.int64),
-        ("notified", np.int64),
-    ]
-)
-"""A queue: its oldest batch, its open one, and how many there are, both included."""
-
-_RUNNING = np.dtype([("end", np.float64), ("batch", np.int64)])
-"""A batch that runs, with its end in virtual time; the array is a heap, first to end on top."""
-
-_CLOCK = np.dtype(
-    [
-        ("now", np.float64),
-        ("virtual", np.float64),
-        ("running", np.int64),
-        ("idle", np.int64),
-        ("inside", np.int64),
-        ("next_queue", np.int64),
-        ("batches", np.int64),
-        ("tasks", np.int64),
-        ("over", np.int64),
-        ("issued", np.int64),
-    ]
-)
-"""The scalars that change."""
-
-
-class World(NamedTuple):
-    """Everything the events act on. `idle_since` says when each idle thread last looked."""
-
-    rules: Rules
-    costs: Costs
-    requests: Any
-    tasks: Any
-    batches: Any
-    queues: Any
-    running: Any
-    idle_since: Any
-    clock: Any
 
 
 @compiled
@@ -187,7 +85,7 @@ def _advance(w: World, now: float) -> None:
 @compiled
 def _next_end(w: World) -> float:
     if not w.clock[0].running:
-        return _NEVER
+        return NEVER
     left = max(0.0, w.running[0].end - w.clock[0].virtual)
     return float(w.clock[0].now + left * _slowness(w))
 
@@ -233,12 +131,12 @@ def _add(w: World, queue: int, request: int, rows: int) -> None:
 def _ready_at(w: World, queue: int) -> float:
     """When a thread that looks will find work in this queue, if nothing else happens."""
     if w.queues[queue].length > 1:
-        return -_NEVER
+        return -NEVER
     batch = w.queues[queue].open
     if not w.batches[batch].rows:
-        return _NEVER
+        return NEVER
     if w.batches[batch].rows >= w.rules.largest_batch:
-        return -_NEVER
+        return -NEVER
     return float(w.batches[batch].opened + w.rules.timeout)
 
 
@@ -304,12 +202,12 @@ def _wake(w: World, thread: int) -> None:
 @compiled
 def _next_poll(w: World) -> tuple[float, int]:
     """When, and by which idle thread, work is found that no notification announced."""
-    ready = _NEVER
+    ready = NEVER
     for queue in range(len(w.queues)):
         ready = min(ready, _ready_at(w, queue))
-    if ready >= _NEVER:
-        return _NEVER, 0
-    found, finder = _NEVER, 0
+    if ready >= NEVER:
+        return NEVER, 0
+    found, finder = NEVER, 0
     # A poll at the very instant of the expiry finds it.
     after = max(w.clock[0].now, ready - 1e-3)
     for thread in range(w.clock[0].idle):
@@ -430,7 +328,7 @@ def _drive(w: World) -> None:
     """Until all requests have ended, or the simulation is given up."""
     at = 0
     while w.rules.most_over < 0 or w.clock[0].over <= w.rules.most_over:
-        next_arrival = w.requests[at].arrives if at < w.clock[0].issued else _NEVER
+        next_arrival = w.requests[at].arrives if at < w.clock[0].issued else NEVER
         next_end = _next_end(w)
         moment = min(next_arrival, next_end)
         if w.clock[0].idle:
@@ -440,7 +338,7 @@ def _drive(w: World) -> None:
                 _advance(w, poll)
                 _wake(w, thread)
                 continue
-        if moment >= _NEVER:
+        if moment >= NEVER:
             return
         if w.clock[0].idle:
             _forget_notices(w, moment)
@@ -453,7 +351,40 @@ def _drive(w: World) -> None:
 
 
 @compiled
-def _tasks_at_most(requests: Any, rules: Rules) -> int:
+def _settle(w: World, until: float) -> None:
+    """Let everything happen that needs no arrival, up to a moment."""
+    while True:
+        next_end = _next_end(w)
+        if w.clock[0].idle:
+            poll, thread = _next_poll(w)
+            if poll < min(until, next_end):
+                _forget_notices(w, poll)
+                _advance(w, poll)
+                _wake(w, thread)
+                continue
+        moment = min(next_end, until)
+        if moment >= NEVER:
+            return
+        if w.clock[0].idle:
+            _forget_notices(w, moment)
+        _advance(w, moment)
+        if next_end > until:
+            return
+        _end(w)
+
+
+@compiled
+def _next_event(w: World) -> float:
+    """When something happens next, if no request arrives."""
+    moment = _next_end(w)
+    if w.clock[0].idle:
+        moment = min(moment, _next_poll(w)[0])
+    return moment
+
+
+@compiled
+def tasks_at_most(requests: Any, rules: Rules) -> int:
+    """How many parts these requests can be split into."""
     if not rules.splitting:
         return len(requests)
     tasks = 0
@@ -464,18 +395,18 @@ def _tasks_at_most(requests: Any, rules: Rules) -> int:
 
 @compiled
 def _world(requests: Any, queues: int, rules: Rules, costs: Costs) -> World:
-    tasks = _tasks_at_most(requests, rules)
+    tasks = tasks_at_most(requests, rules)
     threads = len(requests) if rules.direct else rules.threads
     return World(
         rules,
         costs,
         requests,
-        np.zeros(tasks, _TASK),
-        np.zeros(tasks + queues + 1, _BATCH),
-        np.zeros(queues, _QUEUE),
-        np.zeros(threads, _RUNNING),
+        np.zeros(tasks, TASK),
+        np.zeros(tasks + queues + 1, BATCH),
+        np.zeros(queues, QUEUE),
+        np.zeros(threads, RUNNING),
         np.zeros(threads),
-        np.zeros(1, _CLOCK),
+        np.zeros(1, CLOCK),
     )
 
 
@@ -499,3 +430,67 @@ def run(requests: Any, queues: int, phases: Floats, rules: Rules, costs: Costs) 
     w.clock[0].issued = min(rules.concurrency, count) if rules.concurrency else count
     _drive(w)
     return w.batches[: w.clock[0].batches], w.clock[0].issued
+
+
+@compiled
+def _least(clocks: Any, begin: int) -> int:
+    """The member with the fewest requests inside, the first from `begin` on among equals."""
+    count = len(clocks)
+    found = begin % count
+    for step in range(1, count):
+        member = (begin + step) % count
+        if clocks[member, 0].inside < clocks[found, 0].inside:
+            found = member
+    return found
+
+
+@compiled
+def run_fleet(requests: Any, fleet: World) -> None:
+    """Send every request to the member of a fleet that has the fewest inside.
+
+    The arrays of `fleet`, `requests` and those of `costs` apart, have a row for every member;
+    `costs.noise` has one too.
+    """
+    members = len(fleet.clock)
+    for member in range(members) if not fleet.rules.direct else range(0):
+        for queue in range(fleet.queues.shape[1]):
+            _new_batch(_member(fleet, member), queue)
+        fleet.clock[member, 0].idle = fleet.rules.threads
+    next_at = np.full(members, NEVER)
+    over = 0
+    for request in range(len(requests) + 1):
+        last = request == len(requests)
+        now = NEVER if last else requests[request].arrives
+        for member in range(members):
+            if last or next_at[member] <= now:
+                w = _member(fleet, member)
+                before = w.clock[0].over
+                _settle(w, now)
+                next_at[member] = _next_event(w)
+                over += w.clock[0].over - before
+        if last or 0 <= fleet.rules.most_over < over:
+            return
+        chosen = _least(fleet.clock, request)
+        w = _member(fleet, chosen)
+        before = w.clock[0].over
+        _settle(w, now)
+        _arrive(w, request)
+        next_at[chosen] = _next_event(w)
+        over += w.clock[0].over - before
+
+
+@compiled
+def _member(fleet: World, member: int) -> World:
+    """The world of one member."""
+    costs = fleet.costs
+    return World(
+        fleet.rules,
+        Costs(costs.work, costs.executed, costs.slow, costs.per_request, costs.noise[member]),
+        fleet.requests,
+        fleet.tasks[member],
+        fleet.batches[member],
+        fleet.queues[member],
+        fleet.running[member],
+        fleet.idle_since[member],
+        fleet.clock[member],
+    )

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.simulate import kernel
-from tuner.simulate.kernel import ANSWERED, UNFINISHED
 from tuner.simulate.policy import Policy
 from tuner.simulate.service import NS_PER_MS, ServiceModel
+from tuner.simulate.state import ANSWERED, REQUEST, UNFINISHED, Costs, Rules
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -37,7 +37,7 @@ class Outcome:
     """What became of every request, in order of arrival, and of every batch that ran.
 
     `latency_ns` counts from the intended arrival and is infinite for a request that failed or,
-    where the simulation was given up, did not end. `status` holds the codes of `kernel`.
+    where the simulation was given up, did not end. `status` holds the codes of `state`.
     `waited_ns` is the time before a batch thread took it; `batch_rows` are real rows,
     `batch_executed` those with padding. `ended_ns` is when the last answer was given.
     """
@@ -107,9 +107,9 @@ def simulate(
     and when idle threads look; `noise` gives the factors of batch times instead, used in turn.
     """
     intended = np.asarray(arrivals_ns, np.float64)
-    requests = _requests(_through_front(intended, service.front_ms * NS_PER_MS), rows, queue)
+    requests = requests_of(_through_front(intended, service.front_ms * NS_PER_MS), rows, queue)
     batches, _ = _run(policy, service, requests, seed=seed, noise=noise, give_up=give_up)
-    return _outcome(intended, requests, batches, service)
+    return outcome_of(intended, requests, batches, service)
 
 
 def simulate_closed(
@@ -126,13 +126,13 @@ def simulate_closed(
     `front_ms` and `delay_ms` lie between a client's answer and its next request's arrival.
     """
     first = np.arange(requests, dtype=np.float64)  # 1 ns apart: no two at the same instant
-    table = _requests(first, rows, None)
+    table = requests_of(first, rows, None)
     turnaround_ns = (service.front_ms + service.delay_ms) * NS_PER_MS
     batches, issued = _run(
         policy, service, table, seed=seed, concurrency=concurrency, turnaround_ns=turnaround_ns
     )
     table = table[:issued]
-    return _outcome(table["arrives"].copy(), table, batches, service)
+    return outcome_of(table["arrives"].copy(), table, batches, service)
 
 
 def _through_front(intended: Floats, front_ns: float) -> Floats:
@@ -143,8 +143,9 @@ def _through_front(intended: Floats, front_ns: float) -> Floats:
     return np.asarray(np.maximum.accumulate(intended - passed) + passed + front_ns)
 
 
-def _requests(arrives: Floats, rows: Ints | None, queue: Ints | None) -> NDArray[np.void]:
-    table = np.zeros(len(arrives), kernel.REQUEST)
+def requests_of(arrives: Floats, rows: Ints | None, queue: Ints | None = None) -> NDArray[np.void]:
+    """The table of requests that the events fill in."""
+    table = np.zeros(len(arrives), REQUEST)
     table["arrives"] = arrives
     table["done"] = math.inf
     table["rows"] = 1 if rows is None else rows
@@ -164,7 +165,18 @@ def _run(
     concurrency: int = 0,
     turnaround_ns: float = 0.0,
 ) -> tuple[NDArray[np.void], int]:
-    rules = kernel.Rules(
+    rules = rules_of(policy, service, give_up)
+    rules = rules._replace(concurrency=concurrency, turnaround=turnaround_ns)
+    costs = costs_of(policy, service, requests["rows"])
+    costs = costs._replace(noise=service.noise(seed) if noise is None else noise)
+    queues = int(requests["queue"].max(initial=0)) + 1
+    batches, issued = kernel.run(requests, queues, phases(policy, seed), rules, costs)
+    return batches[~np.isnan(batches["began"])], int(issued)
+
+
+def rules_of(policy: Policy, service: ServiceModel, give_up: GiveUp | None) -> Rules:
+    """The rules of an open loop."""
+    return Rules(
         threads=policy.threads,
         largest_request=policy.largest_request,
         largest_batch=policy.largest_batch,
@@ -174,18 +186,16 @@ def _run(
         direct=not policy.batching,
         in_flight=policy.in_flight,
         poll=POLL_NS,
-        concurrency=concurrency,
-        turnaround=turnaround_ns,
+        concurrency=0,
+        turnaround=0.0,
         limit=_limit_ns(give_up, service),
         most_over=-1 if give_up is None else give_up.most,
     )
-    rng = np.random.default_rng((seed, 1))
-    phases = -rng.uniform(0.0, POLL_NS, policy.threads)
-    costs = _costs(policy, service, requests["rows"])
-    costs = costs._replace(noise=service.noise(seed) if noise is None else noise)
-    queues = int(requests["queue"].max(initial=0)) + 1
-    batches, issued = kernel.run(requests, queues, phases, rules, costs)
-    return batches[~np.isnan(batches["began"])], int(issued)
+
+
+def phases(policy: Policy, seed: int) -> Floats:
+    """When each batch thread last looked before the first request came."""
+    return -np.random.default_rng((seed, 1)).uniform(0.0, POLL_NS, policy.threads)
 
 
 def _limit_ns(give_up: GiveUp | None, service: ServiceModel) -> float:
@@ -194,7 +204,7 @@ def _limit_ns(give_up: GiveUp | None, service: ServiceModel) -> float:
     return max(0.0, give_up.limit_ms - service.delay_ms - service.front_ms) * NS_PER_MS
 
 
-def _costs(policy: Policy, service: ServiceModel, rows: Ints) -> kernel.Costs:
+def costs_of(policy: Policy, service: ServiceModel, rows: Ints) -> Costs:
     """Tables by number of rows, up to the largest batch that these requests can make."""
     if policy.batching:
         return _tables(policy, service, min(policy.largest_batch, int(rows.sum())))
@@ -202,12 +212,12 @@ def _costs(policy: Policy, service: ServiceModel, rows: Ints) -> kernel.Costs:
 
 
 @lru_cache(maxsize=64)
-def _tables(policy: Policy, service: ServiceModel, largest: int) -> kernel.Costs:
+def _tables(policy: Policy, service: ServiceModel, largest: int) -> Costs:
     executed = np.arange(largest + 1)
     if policy.batching:
         executed = padded(executed, policy.allowed)
     beside = min(policy.threads, MOST_BESIDE) if policy.batching else MOST_BESIDE
-    return kernel.Costs(
+    return Costs(
         work=service.run_of(np.arange(int(executed.max()) + 1)) * NS_PER_MS,
         executed=executed,
         slow=service.slowness(beside),
@@ -226,9 +236,10 @@ def padded(rows: Ints, allowed: tuple[int, ...]) -> Ints:
     return np.asarray(found, np.int64)
 
 
-def _outcome(
+def outcome_of(
     intended: Floats, requests: NDArray[np.void], batches: NDArray[np.void], service: ServiceModel
 ) -> Outcome:
+    """What became of the requests, seen by those who sent them."""
     answered = requests["status"] == ANSWERED
     delay_ns = service.delay_ms * NS_PER_MS
     latency = np.where(answered, requests["done"] - intended + delay_ns, math.inf)

@@ -1,0 +1,105 @@
+"""How a balancer spreads one stream of requests over replicas, and what one of them then meets.
+
+Replicas that share a stream and nothing else are alike, so for a balancer that does not look at
+them one is simulated, on the arrivals that reach it. A renewal stream with gamma gaps of shape
+a = 1/cv^2 reaches one of N replicas after every K-th arrival, and its gaps there are gamma of
+shape a K: K = N in a round robin, geometric with mean N where the balancer draws at random. That
+is exact for any N, a million requests a second included.
+
+A balancer that sends each request to the replica with the least outstanding makes replicas depend
+on each other, so they are simulated together, up to FLEET of them. Of more replicas as many are
+taken, with their share of the stream: what more of them would help each other is left out.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner.simulate.fleet import simulate_fleet
+from tuner.simulate.policy import Policy
+from tuner.simulate.scheduler import NS_PER_S, GiveUp, Outcome
+from tuner.simulate.service import ServiceModel
+from tuner.simulate.sustain import Workload
+
+Balancer = Literal["random", "round-robin", "least-outstanding"]
+
+REQUESTS = 20_000
+"""Requests in one simulated stretch: 200 of them lie beyond a p99."""
+
+FLEET = 16
+"""Replicas that are simulated together at most."""
+
+Rows = tuple[tuple[int, float], ...]
+ONE_ROW: Rows = ((1, 1.0),)
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """Load on all replicas together; `cv` is the coefficient of variation of its gaps."""
+
+    rate_rps: float
+    cv: float = 1.0
+    balancer: Balancer = "random"
+
+
+class Shared(Workload):
+    """Requests that a few replicas share, each to the one with the least outstanding.
+
+    Arrivals are in units of the mean gap at one replica, so that a rate is one replica's.
+    """
+
+    __slots__ = ("members",)
+    members: int
+
+    @classmethod
+    def of(cls, workload: Workload, members: int) -> "Shared":
+        """Bring so many times the load to as many replicas."""
+        shared = cls(workload.arrivals / members, workload.rows, workload.seed)
+        object.__setattr__(shared, "members", members)
+        return shared
+
+    def at(
+        self,
+        rate_rps: float,
+        policy: Policy,
+        service: ServiceModel,
+        *,
+        give_up: GiveUp | None = None,
+        count: int | None = None,
+    ) -> Outcome:
+        """Simulate the replicas at a rate of one of them; `count` takes only so many requests."""
+        rows = None if self.rows is None else self.rows[:count]
+        arrivals = self.arrivals[:count] * (NS_PER_S / rate_rps)
+        return simulate_fleet(
+            policy, service, arrivals, self.members, rows=rows, seed=self.seed, give_up=give_up
+        )
+
+
+def arrivals_at_one(
+    demand: Demand, replicas: int, *, rows: Rows = ONE_ROW, seed: int = 0
+) -> Workload:
+    """The requests that reach one replica, in units of the mean gap there.
+
+    Behind a balancer that minds the outstanding, those that reach all that are simulated.
+    """
+    rng = np.random.default_rng((seed, 11))
+    members = min(replicas, FLEET) if demand.balancer == "least-outstanding" else 1
+    every: NDArray[np.int64]
+    if demand.balancer == "round-robin":
+        every = np.full(REQUESTS, replicas)
+    else:
+        every = rng.geometric(members / replicas, REQUESTS)
+    arrivals = np.cumsum(rng.gamma(every / demand.cv**2))
+    arrivals *= REQUESTS / arrivals[-1]
+    workload = Workload(arrivals, _drawn(rows, rng), seed)
+    return Shared.of(workload, members) if members > 1 else workload
+
+
+def _drawn(rows: Rows, rng: np.random.Generator) -> NDArray[np.int64]:
+    if len(rows) == 1:
+        return np.full(REQUESTS, rows[0][0], np.int64)
+    weights = np.array([weight for _, weight in rows])
+    sizes = np.array([size for size, _ in rows], np.int64)
+    return rng.choice(sizes, REQUESTS, p=weights / weights.sum())
