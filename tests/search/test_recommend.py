@@ -75,6 +75,17 @@ def test_nothing_is_claimed_before_the_final():
     assert decision.gain.low is None
 
 
+@pytest.mark.parametrize("open_ended", [0, 1, 3])
+def test_no_ratio_is_given_of_a_rate_that_is_but_a_lower_bound(open_ended):
+    records = [
+        replace(record, levels=record.levels[:1]) if record.number == open_ended else record
+        for record in SEARCH
+    ]
+    decision = decided(records)
+    assert (decision.verdict, decision.trial.config) == ("undecided", BEST)
+    assert (decision.gain is None) == (records[open_ended].config in {BEST, DEFAULT})
+
+
 def test_a_gain_is_proven_by_blocks():
     winner = deployable(SEARCH[3], SLO)
     rates = [(400.0, 200.0), (396.0, 204.0), (410.0, 202.0)]

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tuner.records import TrialRecord
-from tuner.report.run import Run, bounded
+from tuner.report.run import Run
 from tuner.report.tables import ClosingRow, Contender, closing_rows, contender_ids
 from tuner.report.wording import gain_words, milliseconds, number, rate
+from tuner.search.ranking import bounded
 from tuner.slo import percentile_label
 
 TERMS: dict[Contender, str] = {

@@ -24,11 +24,12 @@ from tuner.report.figures import FIGURE_NAMES, Plot, render_plots
 from tuner.report.outlook import steps, weights
 from tuner.report.overload import overload_rows
 from tuner.report.points import page_data
-from tuner.report.run import Run, bounded
+from tuner.report.run import Run
 from tuner.report.svg import inline_svg
 from tuner.report.tables import contender_ids, contenders
 from tuner.report.trust import trial_reasons, trust
 from tuner.report.why import remarks, why
+from tuner.search.ranking import bounded
 from tuner.slo import percentile_label
 from tuner.store import write_atomically
 

@@ -103,16 +103,3 @@ def load_points(run: Run) -> Iterator[LoadPoint]:
     for trial in run.trials:
         for level in trial.levels:
             yield LoadPoint(trial, level)
-
-
-def bounded(trial: TrialRecord) -> bool:
-    """Whether some load above the sustainable rate was seen to miss the promise.
-
-    Where none was, those loads stayed undecided or were not tried: the rate is a lower bound.
-    """
-    return any(
-        level.verdict.feasible is False
-        and (level.measurement.offered_rps or 0.0) > (trial.sustainable_rps or 0.0)
-        for level in trial.levels
-        if level.measurement.loop == "open"
-    )

@@ -8,11 +8,11 @@ from tuner.records import Config, TrialRecord
 from tuner.report.curves import Curve, contender_curves, front_curves
 from tuner.report.limits import limits
 from tuner.report.percentile_figure import COMPARABLE
-from tuner.report.run import Run, bounded
+from tuner.report.run import Run
 from tuner.report.tables import contender_ids
 from tuner.report.wording import rate, sentence, signed_percent
 from tuner.search.evidence import indifferent, reasons
-from tuner.search.ranking import by_role, search_trials
+from tuner.search.ranking import bounded, by_role, search_trials
 
 FRAGMENTED = 0.8
 """Batches that hold less than this share of what fewer threads gave are split by the threads."""

@@ -7,7 +7,15 @@ from typing import Literal
 from tuner.records import Config, TrialRecord
 from tuner.search.final import Finding, ahead, findings
 from tuner.search.paired import Gain
-from tuner.search.ranking import TIE, by_role, choose, deployable, search_trials, simplicity
+from tuner.search.ranking import (
+    TIE,
+    bounded,
+    by_role,
+    choose,
+    deployable,
+    search_trials,
+    simplicity,
+)
 from tuner.search.reachable import instead
 from tuner.slo import Slo
 
@@ -150,6 +158,9 @@ def _nothing_holds(
 
 
 def _search_gain(chosen: TrialRecord, default: TrialRecord | None) -> Gain | None:
+    """The ratio of what the search found; None where either rate is but a lower bound."""
     if default is None or not default.sustainable_rps or not chosen.sustainable_rps:
+        return None
+    if not (bounded(chosen) and bounded(default)):
         return None
     return Gain((chosen.sustainable_rps / default.sustainable_rps - 1) * 100, None, None)

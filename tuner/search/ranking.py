@@ -26,6 +26,19 @@ def search_trials(records: Iterable[TrialRecord]) -> list[TrialRecord]:
     return [record for record in listed if record.role not in APART and record.number not in lost]
 
 
+def bounded(trial: TrialRecord) -> bool:
+    """Whether some load above the sustainable rate was seen to miss the promise.
+
+    Where none was, those loads stayed undecided or were not tried: the rate is a lower bound.
+    """
+    return any(
+        level.verdict.feasible is False
+        and (level.measurement.offered_rps or 0.0) > (trial.sustainable_rps or 0.0)
+        for level in trial.levels
+        if level.measurement.loop == "open"
+    )
+
+
 def tried(records: Iterable[TrialRecord]) -> int:
     """How many configurations the search has measured; one measured again counts once."""
     return len({record.config.id for record in search_trials(records)})
