@@ -22,16 +22,9 @@ from numpy.typing import NDArray
 
 from tuner.simulate.curves import Curve, CurvePoint, Traits
 from tuner.simulate.express import brief, fits
+from tuner.simulate.least_squares import least_squares, squares
 from tuner.simulate.policy import Policy
-from tuner.simulate.residuals import (
-    BATCH_ERROR,
-    MEDIAN_ERROR,
-    RATE_ERROR,
-    TAIL_ERROR,
-    off,
-    quantile_noise,
-    softened,
-)
+from tuner.simulate.residuals import Shown, residuals
 from tuner.simulate.scheduler import Outcome, simulate_closed
 from tuner.simulate.service import NS_PER_MS, ServiceModel
 from tuner.simulate.sustain import Workload
@@ -44,9 +37,6 @@ REQUESTS = 800
 POINTS_A_CURVE = 4
 STEP = 0.04
 """Of the finite differences, on a logarithmic scale: above the simulation's own roughness."""
-
-ENOUGH = 0.01
-"""A round that improves the fit by less is the last."""
 
 ROUNDS_FIRST, ROUNDS, ROUNDS_AGAIN = 3, 5, 3
 STALE = 0.25
@@ -207,20 +197,18 @@ def fit(
     problem = _Problem(shape, points, Workload.poisson(REQUESTS, seed=seed, rows=rows))
     if start is not None:
         problem.slopes.update(start.slopes)
-        found = _least_squares(problem, np.array(start.parameters), rounds=ROUNDS_AGAIN)
+        found = least_squares(problem, np.array(start.parameters), rounds=ROUNDS_AGAIN)
     else:
         # Cores and contention explain much of each other, and only one pair explains the rest.
-        tried = [_least_squares(problem, begin, rounds=ROUNDS_FIRST) for begin in _begin(problem)]
+        tried = [least_squares(problem, begin, rounds=ROUNDS_FIRST) for begin in _begin(problem)]
         nearest = min(tried, key=lambda result: result.cost)
-        found = _least_squares(problem, nearest.at, rounds=ROUNDS)
-    best, jacobian, left = found.at, found.jacobian, found.left
-    misfit = math.sqrt(float(np.mean(left**2)))
+        found = least_squares(problem, nearest.at, rounds=ROUNDS)
     return Calibration(
         shape=shape,
-        service=shape.service(best),
-        drawn=_draw(shape, best, jacobian, misfit, draws, seed),
-        misfit=misfit,
-        parameters=tuple(best),
+        service=shape.service(found.at),
+        drawn=tuple(found.draws(draws, seed)),
+        misfit=found.misfit,
+        parameters=tuple(found.at),
         slopes=problem.slopes,
     )
 
@@ -233,6 +221,15 @@ class _Problem:
     points: Sequence[_Told]
     workload: Workload
     slopes: dict[_Told, _Slope] = field(default_factory=dict)
+
+    @property
+    def prior(self) -> tuple[Floats, Floats]:
+        """Mean and standard deviation of the parameters."""
+        return self.shape.prior
+
+    def pull(self, parameters: Floats) -> tuple[float, Floats]:
+        """See `_Shape.pull`."""
+        return self.shape.pull(parameters)
 
     def residuals(self, parameters: Floats) -> list[Floats]:
         """The residuals of each point."""
@@ -266,7 +263,7 @@ class _Problem:
         return np.concatenate([self.slopes[told].rows for told in self.points])
 
     def _at(self, told: _Told, service: ServiceModel) -> Floats:
-        return _residuals(told.policy, told.point, service, self.workload)
+        return residuals(told.point, _shown(told.policy, told.point, service, self.workload))
 
 
 def _sizes(largest: int) -> tuple[int, ...]:
@@ -301,54 +298,16 @@ def predicted(
     return workload.at(point.offered_rps, policy, service)
 
 
-def _residuals(
-    policy: Policy, point: CurvePoint, service: ServiceModel, workload: Workload
-) -> Floats:
+def _shown(policy: Policy, point: CurvePoint, service: ServiceModel, workload: Workload) -> Shown:
+    """What the model makes of a load, by the brief simulation where that one can be used."""
     shares = [share for share, _ in point.percentiles_ms]
-    seen = _seen(policy, point, service, workload, shares)
-    errors: list[float] = []
-    if point.saturated or point.concurrency is not None:
-        errors.append(off(seen.throughput_rps, point.throughput_rps, RATE_ERROR))
-    else:
-        for (share, value_ms), model_ms in zip(
-            point.percentiles_ms, seen.percentiles_ms, strict=True
-        ):
-            error = MEDIAN_ERROR if share <= 0.5 else TAIL_ERROR
-            noise = quantile_noise(share, point.independent)
-            distance = off(model_ms, value_ms, math.hypot(error, noise))
-            # Percentiles of one load move together: together they count about as two.
-            errors.append(distance * min(1.0, math.sqrt(2 / len(point.percentiles_ms))))
-    if point.rows_per_batch is not None and seen.rows_per_batch is not None:
-        errors.append(off(seen.rows_per_batch, point.rows_per_batch, BATCH_ERROR))
-    if point.run_ms:
-        errors.append(off(seen.run_ms, point.run_ms, BATCH_ERROR))
-    return softened(np.array(errors))
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """What the model makes of a load, in the quantities that are measured."""
-
-    throughput_rps: float
-    percentiles_ms: list[float]
-    rows_per_batch: float | None
-    run_ms: float
-
-
-def _seen(
-    policy: Policy,
-    point: CurvePoint,
-    service: ServiceModel,
-    workload: Workload,
-    shares: Sequence[float],
-) -> _Seen:
     if point.offered_rps is not None and point.concurrency is None and fits(policy, workload):
         seen = brief(workload, point.offered_rps, policy, service)
-        return _Seen(
+        return Shown(
             seen.throughput_rps, seen.percentiles_ms(shares), seen.rows_per_batch, seen.run_ms
         )
     outcome = predicted(policy, point, service, workload)
-    return _Seen(
+    return Shown(
         outcome.throughput_rps,
         [outcome.percentile_ms(share) for share in shares],
         outcome.rows_per_batch,
@@ -385,62 +344,5 @@ def _begin(problem: _Problem) -> list[Floats]:
             candidate[1] = math.log(fastest * 0.8 * by_row)
             candidate[contention : contention + 2] = np.log(family)
             candidates.append(candidate)
-        begins.append(min(candidates, key=lambda at: _squares(problem.residuals(at))))
+        begins.append(min(candidates, key=lambda at: squares(problem.residuals(at))))
     return begins
-
-
-def _squares(parts: Sequence[Floats]) -> float:
-    return sum(float(part @ part) for part in parts)
-
-
-@dataclass(frozen=True, slots=True)
-class _Minimum:
-    """Where a fit ended: parameters, what is minimised there, its slopes and residuals."""
-
-    at: Floats
-    cost: float
-    jacobian: Floats
-    left: Floats
-
-
-def _least_squares(problem: _Problem, begin: Floats, *, rounds: int) -> _Minimum:
-    """Levenberg and Marquardt's method."""
-    mean, width = problem.shape.prior
-
-    def cost_of(parts: Sequence[Floats], at: Floats) -> float:
-        return _squares(parts) + problem.shape.pull(at)[0]
-
-    at, parts = begin, problem.residuals(begin)
-    cost, damping = cost_of(parts, at), 0.3
-    jacobian = problem.jacobian(at, parts)
-    for number in range(rounds):
-        if number:
-            jacobian = problem.jacobian(at, parts)
-        gain = 0.0
-        curvature = jacobian.T @ jacobian
-        precision = problem.shape.pull(at)[1] / width**2
-        slope = jacobian.T @ np.concatenate(parts) + (at - mean) * precision
-        for _ in range(4):
-            normal = curvature + np.diag((1 + damping) * precision + damping * np.diag(curvature))
-            tried = at - np.clip(np.linalg.solve(normal, slope), -1.0, 1.0)
-            found = problem.residuals(tried)
-            if (new := cost_of(found, tried)) < cost:
-                gain = (cost - new) / cost
-                at, parts, cost, damping = tried, found, new, damping / 4
-                break
-            damping *= 4
-        if gain < ENOUGH:
-            break
-    return _Minimum(at, cost, jacobian, np.concatenate(parts))
-
-
-def _draw(
-    shape: _Shape, best: Floats, jacobian: Floats, misfit: float, draws: int, seed: int
-) -> tuple[Floats, ...]:
-    """Models from Laplace's approximation of the posterior, wider where the fit is poor."""
-    _, width = shape.prior
-    inward = np.diag(shape.pull(best)[1] / width**2)
-    precision = jacobian.T @ jacobian / max(1.0, misfit**2) + inward
-    upper = np.linalg.cholesky(precision).T
-    normals = np.random.default_rng((seed, 4)).standard_normal((draws, len(best)))
-    return tuple(best + np.linalg.solve(upper, normal) for normal in normals)

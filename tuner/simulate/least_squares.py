@@ -15,11 +15,14 @@ ENOUGH = 0.01
 
 
 class Problem(Protocol):
-    """What is minimised: squared residuals, and squared distances from the prior."""
+    """What is minimised: squared residuals, and distances from the prior."""
 
     @property
     def prior(self) -> tuple[Floats, Floats]:
         """Mean and standard deviation of the parameters."""
+
+    def pull(self, parameters: Floats) -> tuple[float, Floats]:
+        """Minus twice the log of the prior, and each parameter's weight in it by its distance."""
 
     def residuals(self, parameters: Floats) -> list[Floats]:
         """The residuals of each point."""
@@ -30,13 +33,16 @@ class Problem(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Minimum:
-    """Where a fit ended: parameters, what is minimised there, slopes, residuals, prior widths."""
+    """Where a fit ended: parameters, what is minimised there, slopes, residuals.
+
+    `held` is how firmly the prior holds each parameter there, as a precision.
+    """
 
     at: Floats
     cost: float
     jacobian: Floats
     left: Floats
-    width: Floats
+    held: Floats
 
     @property
     def misfit(self) -> float:
@@ -46,9 +52,15 @@ class Minimum:
     def draws(self, count: int, seed: int) -> list[Floats]:
         """Parameters by Laplace's approximation of the posterior, wider where the fit is poor."""
         information = self.jacobian.T @ self.jacobian / max(1.0, self.misfit**2)
-        upper = np.linalg.cholesky(information + np.diag(1 / self.width**2)).T
+        upper = np.linalg.cholesky(information + np.diag(self.held)).T
         normals = np.random.default_rng((seed, 4)).standard_normal((count, len(self.at)))
         return [self.at + np.linalg.solve(upper, normal) for normal in normals]
+
+
+def gaussian(prior: tuple[Floats, Floats], parameters: Floats) -> tuple[float, Floats]:
+    """The pull of a prior that is normal in every parameter."""
+    mean, width = prior
+    return float(np.sum(((parameters - mean) / width) ** 2)), np.ones(len(parameters))
 
 
 def squares(parts: Sequence[Floats]) -> float:
@@ -61,7 +73,7 @@ def least_squares(problem: Problem, begin: Floats, *, rounds: int) -> Minimum:
     mean, width = problem.prior
 
     def cost_of(parts: Sequence[Floats], at: Floats) -> float:
-        return squares(parts) + float(np.sum(((at - mean) / width) ** 2))
+        return squares(parts) + problem.pull(at)[0]
 
     at, parts = begin, problem.residuals(begin)
     cost, damping = cost_of(parts, at), 0.3
@@ -71,9 +83,10 @@ def least_squares(problem: Problem, begin: Floats, *, rounds: int) -> Minimum:
             jacobian = problem.jacobian(at, parts)
         gain = 0.0
         curvature = jacobian.T @ jacobian
-        slope = jacobian.T @ np.concatenate(parts) + (at - mean) / width**2
+        held = problem.pull(at)[1] / width**2
+        slope = jacobian.T @ np.concatenate(parts) + (at - mean) * held
         for _ in range(4):
-            normal = curvature + np.diag((1 + damping) / width**2 + damping * np.diag(curvature))
+            normal = curvature + np.diag((1 + damping) * held + damping * np.diag(curvature))
             tried = at - np.clip(np.linalg.solve(normal, slope), -1.0, 1.0)
             found = problem.residuals(tried)
             if (new := cost_of(found, tried)) < cost:
@@ -83,4 +96,5 @@ def least_squares(problem: Problem, begin: Floats, *, rounds: int) -> Minimum:
             damping *= 4
         if gain < ENOUGH:
             break
-    return Minimum(at, cost, jacobian, np.concatenate(parts), width)
+    held = problem.pull(at)[1] / width**2
+    return Minimum(at, cost, jacobian, np.concatenate(parts), held)

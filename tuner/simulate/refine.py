@@ -22,17 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.simulate.curves import Curve, CurvePoint
-from tuner.simulate.least_squares import least_squares
+from tuner.simulate.least_squares import gaussian, least_squares
 from tuner.simulate.policy import UNBOUNDED, Policy
-from tuner.simulate.residuals import (
-    BATCH_ERROR,
-    MEDIAN_ERROR,
-    RATE_ERROR,
-    TAIL_ERROR,
-    off,
-    quantile_noise,
-    softened,
-)
+from tuner.simulate.residuals import Shown, residuals
 from tuner.simulate.scheduler import Outcome, simulate_closed
 from tuner.simulate.service import NS_PER_MS, ServiceModel
 from tuner.simulate.sustain import Workload
@@ -143,6 +135,10 @@ class _Problem:
         width = np.array([SPEED, *knots, *others, *[START] * len(self.starts)])
         return np.zeros(len(width)), width
 
+    def pull(self, parameters: Floats) -> tuple[float, Floats]:
+        """Normal in every parameter."""
+        return gaussian(self.prior, parameters)
+
     def service(self, at: Floats, start: int | None = None) -> ServiceModel:
         """The model of one start, or of their middle."""
         count = len(self.base.sizes)
@@ -177,7 +173,8 @@ class _Problem:
         curve = self.starts[number]
         service = self.service(parameters, number)
         parts = [
-            _residuals(curve.policy, point, service, self.workloads) for point in curve.points
+            residuals(point, _shown(curve.policy, point, service, self.workloads))
+            for point in curve.points
         ]
         return np.concatenate([*parts, np.empty(0)])
 
@@ -233,23 +230,13 @@ def _pooled(outcomes: Sequence[Outcome], drop: int) -> Seen:
     )
 
 
-def _residuals(
+def _shown(
     policy: Policy, point: CurvePoint, service: ServiceModel, workloads: Sequence[Workload]
-) -> Floats:
+) -> Shown:
     found = seen(policy, point, service, workloads)
-    errors: list[float] = []
-    if point.saturated or point.concurrency is not None:
-        errors.append(off(found.throughput_rps, point.throughput_rps, RATE_ERROR))
-    else:
-        for share, value_ms in point.percentiles_ms:
-            error = MEDIAN_ERROR if share <= 0.5 else TAIL_ERROR
-            noise = quantile_noise(share, point.independent)
-            distance = off(found.percentile_ms(share), value_ms, math.hypot(error, noise))
-            # Percentiles of one load move together: together they count about as two.
-            errors.append(distance * min(1.0, math.sqrt(2 / len(point.percentiles_ms))))
-    if point.rows_per_batch is not None and found.rows_per_batch is not None:
-        errors.append(off(found.rows_per_batch, point.rows_per_batch, BATCH_ERROR))
-    if point.run_ms and len(found.inside_ns):
+    run_ms = None
+    if len(found.inside_ns):
         run_ms = float(found.inside_ns.mean()) / NS_PER_MS - service.delay_ms - service.front_ms
-        errors.append(off(run_ms, point.run_ms, BATCH_ERROR))
-    return softened(np.array(errors))
+    shares = [share for share, _ in point.percentiles_ms]
+    percentiles_ms = [found.percentile_ms(share) for share in shares]
+    return Shown(found.throughput_rps, percentiles_ms, found.rows_per_batch, run_ms)
