@@ -21,13 +21,13 @@ from statistics import median
 from typing import Any
 
 from tuner.batching import BatchingParameters
-from tuner.commands import bench as benches
 from tuner.errors import HostError
 from tuner.records import Config, TrialRecord
 from tuner.scenario import parse
 from tuner.server.keeper import ServerKeeper
 from tuner.store import create
 from tuner.trial import Bench, Task, run_trial
+from tuner.wiring import bench as benches
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))  # the image is that of the tests

@@ -11,6 +11,7 @@ RANKS = {
     0: {"errors", "clock", "protos"},
     1: {
         "batching",
+        "builtin",
         "scenario",
         "records",
         "model",
@@ -24,8 +25,9 @@ RANKS = {
     2: {"server", "load", "measure", "simulate"},
     3: {"trial"},
     4: {"search", "store", "formats"},
-    5: {"report"},
-    6: {"cli", "commands", "doctor", "builtin", "starter", "__main__"},
+    5: {"report", "wiring"},
+    6: {"doctor"},
+    7: {"cli", "commands", "starter", "__main__"},
 }
 RANK = {area: rank for rank, areas in RANKS.items() for area in areas}
 APART = RANKS[2]

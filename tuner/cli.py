@@ -133,8 +133,8 @@ def calibrate(engine: str, seconds: float, processes: int, cpus: str, json_: boo
     \b
     Example:  tuner calibrate --json
     """  # noqa: D301
-    from tuner.commands import calibrate as calibrations
     from tuner.server.cpus import place
+    from tuner.wiring import calibration as calibrations
 
     found = calibrations.calibrate(
         engine,
@@ -307,11 +307,11 @@ def bench(
     \b
     Example:  tuner bench scenarios/quickstart.toml --rate 400 --duration 8h
     """  # noqa: D301
+    from tuner.commands.bench import Request
+    from tuner.commands.bench import bench as run_bench
     from tuner.commands.closing import print_curve
     from tuner.commands.interrupting import INTERRUPTED
     from tuner.commands.measure import as_json_text
-    from tuner.commands.one_load import Request
-    from tuner.commands.one_load import bench as run_bench
     from tuner.commands.progress import Narrator
 
     with Narrator() as narrator:

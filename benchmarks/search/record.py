@@ -32,7 +32,6 @@ import convolutional
 from surface import DEFAULT_SIZE, REQUIRED, Row
 
 from tuner.clock import NS_PER_S
-from tuner.commands import bench as benches
 from tuner.errors import CandidateError, HostError, TunerError
 from tuner.ladder import LOWEST_SHARE, Ladder
 from tuner.load.generator import Generator, OpenLoop
@@ -46,6 +45,7 @@ from tuner.search.space import FLAG, Point, Space, config_of
 from tuner.server.cpus import Placement, place
 from tuner.server.launcher import Launcher
 from tuner.trial.levels import hopeless_outstanding
+from tuner.wiring import bench as benches
 
 NUMBERS = ("offered_rps", "throughput_rps", "p50_ms", "p99_ms", "error_rate")
 PARAMETERS = REQUIRED[:3]

@@ -12,7 +12,7 @@ import pytest
 from commands.models import saved_model
 from commands.running import FAST, started, tuner
 
-from tuner.commands.one_load import default_window_s, load_of, mean_rps, seconds
+from tuner.commands.bench import default_window_s, load_of, mean_rps, seconds
 from tuner.errors import UsageError
 from tuner.load.client import PREDICT
 from tuner.load.traces import look_through

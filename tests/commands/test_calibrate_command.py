@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from running import scenario, tuner
 
-from tuner.commands import calibrate as calibrations
-from tuner.commands.calibrate import Calibration
 from tuner.errors import LoadError
 from tuner.load.client import PREDICT, engine_factory
 from tuner.load.generator import Generator, OpenLoop
 from tuner.load.null_server import ANSWER, null_server
 from tuner.load.pool import RequestPool
 from tuner.server.cpus import place
+from tuner.wiring import calibration as calibrations
+from tuner.wiring.calibration import Calibration
 
 KEYS = {"engine", "requests_per_s", "cpu_us_per_request", "latency_floor_ms", "lag_p99_ms",
         "machine_lag_p99_ms", "null_server", "machine"}  # fmt: skip

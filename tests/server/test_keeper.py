@@ -9,7 +9,6 @@ import pytest
 from containers import EMBEDDED_IMAGE, FAKE, scenario_lines
 from server.test_launchers import BATCHED, nothing_is_left_behind, scenario  # noqa: F401
 
-from tuner.commands.bench import elsewhere
 from tuner.errors import CandidateError, HostError
 from tuner.load.payload import MixPart, build_pool
 from tuner.load.pool import RequestPool
@@ -20,6 +19,7 @@ from tuner.server.containers.launcher import open_docker
 from tuner.server.keeper import ServerKeeper, kept_scenario, restart_key
 from tuner.server.process import ProcessLauncher, embedded
 from tuner.server.versions import VersionFolders
+from tuner.wiring.bench import elsewhere
 
 WIDE = Config(replace(BATCHED.batching, max_batch_size=16))
 TWO_THREADS = Config(replace(BATCHED.batching, num_batch_threads=2))

@@ -1,1 +1,1 @@
-"""What each command of `tuner` does, once its words are parsed: wire the parts, run, publish."""
+"""What each command of `tuner` does, once its words are parsed: prepare, run, publish."""

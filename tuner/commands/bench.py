@@ -1,252 +1,214 @@
-"""From a scenario to a bench: models looked at, requests built, processors and launcher chosen."""
+"""`tuner bench`: one load for as long as asked, on a server of ours or one that runs already."""
 
-from collections.abc import Callable, Sequence
+import math
+import shutil
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-from tuner import builtin, environment, model
+from tuner import store
 from tuner.batching import BatchingParameters
-from tuner.commands.calibrate import calibrated
-from tuner.errors import ModelError, ScenarioError
-from tuner.load.payload import MixPart, build_pool
-from tuner.records import Config, ServerIdentity
-from tuner.scenario import ModelSection, Scenario
-from tuner.server import process
-from tuner.server.containers.engine import address, connect
-from tuner.server.containers.launcher import DockerLauncher, open_docker
-from tuner.server.containers.ssh import SCHEME
-from tuner.server.cpus import Placement, place
-from tuner.server.keeper import ServerKeeper, kept_scenario
-from tuner.server.process import ProcessLauncher
-from tuner.server.running import RunningLauncher
-from tuner.server.versions import VersionFolders, can_be_versions
+from tuner.commands.check import recommended_rps
+from tuner.commands.durations import duration_s
+from tuner.commands.interrupting import interruptible
+from tuner.commands.progress import Narrator
+from tuner.commands.publish import publish_report
+from tuner.errors import HostError, UsageError
+from tuner.load.generator import OpenLoop, require_usable
+from tuner.load.traces import Trace, look_through
+from tuner.load.wire import SAMPLE
+from tuner.records import Level, TrialRecord
+from tuner.scenario import Scenario, load
 from tuner.store import RunDirectory
-from tuner.trial import Bench
+from tuner.trial import LongLoad, Stop, Task, run_trial
+from tuner.wiring import bench as benches
 
-VERSIONS = "versions"
-"""Where in a run the versions lie that a running server takes up."""
-
-Models = Sequence[tuple[ModelSection, model.ModelInfo]]
-AnyLauncher = ProcessLauncher | DockerLauncher | RunningLauncher
+DEFAULT_S = 60.0
+LONGEST_WINDOW_S = 10.0
+WINDOWS_AT_LEAST = 20
+LINES = 60
+"""Windows that are told in a log at most; all are in the run's `windows.jsonl`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
-    """A bench, and what is recorded of it. `cpus` is the number of the server's processors.
+class Request:
+    """What the command line asked for.
 
-    To be closed: a server may live on, and copies of models may lie on another host.
+    `params` is None for batching off, or for a running server's own settings.
     """
 
-    bench: Bench
-    server: ServerIdentity
-    environment: dict[str, Any]
-    cpus: int
-
-    def close(self) -> None:
-        """Give back what the bench holds."""
-        self.bench.close()
-
-
-def prepare(
-    scenario: Scenario,
-    infos: Models,
-    run: RunDirectory,
-    notify: Callable[[str], None],
-    *,
-    keep: bool = False,
-) -> Prepared:
-    """Make ready all that every trial of a run needs, before any server starts.
-
-    With `keep`, a server may live on from one trial of a search to the next. Raises InputError or
-    HostError where a night would trip over it.
-    """
-    placement = placement_of(scenario)
-    launcher = launcher_of(scenario, placement, notify)
-    keeper = _keeper(launcher, run, notify) if keep else None
-    try:
-        return _prepared(scenario, infos, run, notify, placement, launcher, keeper)
-    except BaseException:
-        launcher.close()
-        raise
+    scenario: Path
+    params: Path | None
+    rate_rps: float | None
+    duration: str | None
+    window: str | None
+    keep_samples: bool
+    out: Path
 
 
-def _prepared(
-    scenario: Scenario,
-    infos: Models,
-    run: RunDirectory,
-    notify: Callable[[str], None],
-    placement: Placement,
-    launcher: AnyLauncher,
-    keeper: ServerKeeper | None,
-) -> Prepared:
-    identity = launcher.identify()
-    described = environment.describe(
-        server=identity,
-        models={_version_name(section, info): info.fingerprint for section, info in infos},
-        scenario=scenario.model_dump(mode="json"),
-        placement=placement.describe(),
-    )
-    described["server_cpus"] = [] if running(scenario) else sorted(placement.server)
-    described["payload"] = {
-        section.servable: {
-            name: str(spec) for name, spec in info.signature(section.signature).inputs.items()
-        }
-        for section, info in infos
-    }
-    calibration = calibrated(
-        scenario.load.engine, placement.here, notify, processes=scenario.load.processes
-    )
-    described["load_generator"] = asdict(calibration)
-    notify("building the requests")
-    pool = run.path / "requests.pool"
-    build_pool([part(section, info) for section, info in infos], seed=scenario.seed).save(pool)
-    bench = Bench(
-        scenario=scenario,
-        slo=scenario.limits(),
-        launcher=launcher,
-        pool=pool,
-        folder=run.path,
-        environment_id=environment.environment_id(described),
-        generator_cpus=placement.generator,
-        notify=notify,
-        usable_rps=calibration.usable_rps,
-        keeper=keeper,
-    )
-    return Prepared(bench, identity, described, len(placement.server))
-
-
-def models(scenario: Scenario, notify: Callable[[str], None]) -> Models:
-    """Read every model of a scenario, making the built-in ones that are not there yet.
-
-    Raises ModelError for one that is missing, broken, or cannot be batched.
-    """
-    infos = []
-    for section in scenario.models:
-        if section.builtin is not None:
-            builtin.ensure(section.builtin, section.path, notify)
-        info = model.inspect(section.path, version=asked_version(scenario, section))
-        model.require_batchable(section.path, info.signature(section.signature))
-        infos.append((section, info))
-    for served in scenario.served:
-        for version in served.named_versions:
-            model.inspect(served.path, version=version)
-    return infos
-
-
-def asked_version(scenario: Scenario, section: ModelSection) -> int | None:
-    """The version that a model's requests ask for by number or label; None for the latest."""
-    if section.version_label is None:
-        return section.version
-    served = next(served for served in scenario.served if served.name == section.servable)
-    return served.labels[section.version_label]
-
-
-def _version_name(section: ModelSection, info: model.ModelInfo) -> str:
-    """The servable's name, and the version where the scenario names one."""
-    named = section.version is not None or section.version_label is not None
-    return f"{section.servable}/{info.version}" if named else section.servable
-
-
-def running(scenario: Scenario) -> bool:
-    """Whether the server runs already, and is not ours to start."""
-    return scenario.server.launcher == "running"
-
-
-def require_startable(scenario: Scenario) -> None:
-    """Raise ScenarioError where the server cannot be given a configuration."""
-    if running(scenario):
-        raise ScenarioError(
-            f"server.launcher: the server at {scenario.server.address} runs already, and cannot "
-            "be given other batching parameters",
-            hint="tuner bench, check and measure take a running server; to tune, let the tuner "
-            'start one: launcher = "docker", "binary" or "embedded"',
+def bench(request: Request, narrator: Narrator) -> tuple[RunDirectory, TrialRecord]:
+    """Drive the load and write a run of its own. Raises UsageError for a load that is none."""
+    batching = None if request.params is None else BatchingParameters.from_file(request.params)
+    scenario = load(request.scenario)
+    rate_rps = request.rate_rps
+    if rate_rps is None and scenario.load.arrivals not in {"trace", "profile"}:
+        rate_rps = recommended_rps(request.params, batching)
+    trace = None if scenario.load.trace is None else look_through(scenario.load.trace)
+    asked = load_of(scenario, rate_rps, seconds("--duration", request.duration), trace)
+    window_s = seconds("--window", request.window) or default_window_s(asked.duration_s)
+    infos = benches.models(scenario, narrator.say)
+    text = request.scenario.read_text(encoding="utf-8")
+    run = store.create(request.out, f"{scenario.name}-bench", text)
+    with run.locked(), closing(benches.prepare(scenario, infos, run, narrator.note)) as prepared:
+        run.keep_environment(prepared.environment, request.scenario)
+        expected_rps = mean_rps(asked, trace)
+        require_usable(max(expected_rps, asked.highest_rps), prepared.bench.usable_rps)
+        if request.keep_samples:
+            require_room(run.path, expected_rps * asked.duration_s, narrator)
+        stop = Stop()
+        task = Task(
+            number=0,
+            role="given",
+            config=benches.given(scenario, batching),
+            long=LongLoad(
+                asked,
+                window_s,
+                stop,
+                Teller(narrator, asked.duration_s, window_s),
+                request.keep_samples,
+            ),
         )
+        narrator.say(f"results go to {run.path}")
+        narrator.begin(task, done=0, total=1, left_s=asked.duration_s)
+        with interruptible(narrator, "what was measured is kept", stop):
+            record = run_trial(prepared.bench, task)
+        run.append(record)
+        narrator.finish(record)
+        publish_report(run)
+    return run, record
 
 
-def require_rates(scenario: Scenario) -> None:
-    """Raise ScenarioError where the load says its rate itself, so that there is none to find."""
-    if scenario.load.arrivals == "profile":
-        raise ScenarioError(
-            'load.arrivals: "profile" sets the rate itself, but here rates are tried',
-            hint='tuner bench runs it; here set arrivals = "poisson" and remove the profile',
+def load_of(
+    scenario: Scenario, rate_rps: float | None, length_s: float | None, trace: Trace | None
+) -> OpenLoop:
+    """The load that the scenario and the command line ask for together."""
+    asked = scenario.load
+    if asked.profile and rate_rps is not None:
+        raise UsageError(
+            "--rate: the scenario's load.profile says the rate itself",
+            hint="leave --rate out, or set another load.arrivals",
         )
+    if rate_rps is None and trace is None and not asked.profile:
+        raise UsageError(
+            "say which load: --rate RPS",
+            hint='or set load.arrivals to "profile" or "trace": they say it themselves',
+        )
+    return OpenLoop(
+        rate_rps=rate_rps,
+        duration_s=_length_s(scenario, rate_rps, length_s, trace),
+        seed=scenario.seed * 1000,
+        arrivals=asked.arrivals,
+        trace=asked.trace,
+        burst_cv=asked.burst_cv,
+        trace_speed=asked.trace_speed,
+        profile=asked.profile,
+    )
 
 
-def given(scenario: Scenario, batching: BatchingParameters | None) -> Config:
-    """The configuration that the user names; a running server may have one nobody named."""
-    return Config(batching, as_it_runs=running(scenario) and batching is None)
+def _length_s(
+    scenario: Scenario, rate_rps: float | None, length_s: float | None, trace: Trace | None
+) -> float:
+    """As long as asked; else as long as a profile, or a trace that is replayed as recorded."""
+    profile = scenario.load.profile
+    if profile and length_s is not None and length_s > profile[-1][0]:
+        raise UsageError(
+            f"--duration: the scenario's load.profile ends at {profile[-1][0]:g} s",
+            hint="give it a further corner, or leave --duration out",
+        )
+    if length_s is not None:
+        return length_s
+    if profile:
+        return profile[-1][0]
+    if trace is not None and rate_rps is None:
+        gap_s = trace.period_s / trace.count
+        return (trace.last_s + max(gap_s, 1e-3)) / scenario.load.trace_speed
+    return DEFAULT_S
 
 
-def _keeper(
-    launcher: AnyLauncher, run: RunDirectory, notify: Callable[[str], None]
-) -> ServerKeeper | None:
-    """What lets a server live on; None where requests or the scenario forbid it."""
-    scenario = launcher.scenario
-    if (
-        isinstance(launcher, RunningLauncher)
-        or scenario.server.swap == "never"
-        or not can_be_versions(scenario.served)
-    ):
+def mean_rps(asked: OpenLoop, trace: Trace | None) -> float:
+    """Requests per second that are expected of a load, over all of it."""
+    if asked.rate_rps is not None:
+        return asked.rate_rps
+    if trace is not None:
+        return trace.count / (max(trace.period_s, 1e-3) / asked.trace_speed)
+    corners = asked.profile
+    area = sum(
+        (until_s - at_s) * (rate + then) / 2 for (at_s, rate), (until_s, then) in pairwise(corners)
+    )
+    return area / corners[-1][0]
+
+
+def default_window_s(length_s: float) -> float:
+    """Ten seconds, or shorter where that would leave fewer than WINDOWS_AT_LEAST windows."""
+    return min(LONGEST_WINDOW_S, max(1.0, length_s / WINDOWS_AT_LEAST))
+
+
+def seconds(option: str, text: str | None) -> float | None:
+    """Parse an option's span of time; None where it was not given."""
+    if text is None:
         return None
-    folders = VersionFolders((run.path / VERSIONS).resolve(), scenario.served)
-    return ServerKeeper(
-        cold=launcher,
-        warm=replace(
-            launcher, scenario=kept_scenario(scenario, folders, elsewhere=elsewhere(launcher))
-        ),
-        folders=folders,
-        timeout_s=scenario.server.start_timeout_s,
-        notify=notify,
-    )
-
-
-def elsewhere(launcher: AnyLauncher) -> bool:
-    """Whether the servers run on another host."""
-    return isinstance(launcher, DockerLauncher) and not launcher.engine.local
-
-
-def placement_of(scenario: Scenario) -> Placement:
-    """Which processors both sides get; the server's are its engine's, where that is remote.
-
-    Raises ScenarioError for processors that there are not, HostError where no engine answers.
-    """
-    processors = None
-    if scenario.server.launcher == "docker" and address().startswith(SCHEME):
-        with closing(connect()) as engine:
-            processors = engine.cpus
-    return place(scenario.server.cpus, scenario.load.cpus, elsewhere=processors)
-
-
-def launcher_of(
-    scenario: Scenario, placement: Placement, notify: Callable[[str], None]
-) -> AnyLauncher:
-    """Choose the scenario's way of running the server. Raises HostError where there is none."""
-    if running(scenario):
-        return RunningLauncher(scenario)
-    if scenario.server.launcher == "docker":
-        return open_docker(scenario, placement.server, notify)
-    starters = {"embedded": process.embedded, "binary": process.binary}
-    return starters[scenario.server.launcher](scenario, placement.server)
-
-
-def part(section: ModelSection, info: model.ModelInfo) -> MixPart:
-    """One model of the load mix. Raises ModelError for sizes of an input that it has not."""
-    signature = info.signature(section.signature)
-    unknown = sorted(set(section.dims) - set(signature.inputs))
-    if unknown:
-        raise ModelError(
-            f"model.dims: {section.path} has no input {unknown[0]!r}",
-            hint=f"its inputs are {', '.join(sorted(signature.inputs))}",
+    found = duration_s(text)
+    if not found:
+        raise UsageError(
+            f"{option}: {text!r} is no span of time", hint="write 8h, 90m, 1h30m or 45s"
         )
-    return MixPart(
-        model=section.servable,
-        signature=signature,
-        version=section.version,
-        version_label=section.version_label,
-        weight=section.weight,
-        rows=section.row_weights,
-        inputs=None if section.inputs == "random" else Path(section.inputs),
-        dims=section.dims,
-    )
+    return found
+
+
+def require_room(folder: Path, requests: float, narrator: Narrator) -> None:
+    """Say how much disk the samples will take. Raises HostError where there is less."""
+    needed, free = requests * SAMPLE.itemsize, shutil.disk_usage(folder).free
+    narrator.say(f"samples will take {needed / 1e9:.2f} GB, of {free / 1e9:.1f} GB free")
+    if needed > free:
+        raise HostError(
+            f"{folder}: {needed / 1e9:.1f} GB of samples do not fit, {free / 1e9:.1f} GB are free",
+            hint="leave out --keep-samples: windows and histograms are kept all the same",
+        )
+
+
+class Teller:
+    """Tells of each window on a terminal, and of so many that a log stays readable."""
+
+    def __init__(self, narrator: Narrator, length_s: float, window_s: float) -> None:
+        self._narrator = narrator
+        self._length_s = length_s
+        self._every = math.ceil(length_s / window_s / LINES)
+        self._told = 0
+
+    def __call__(self, level: Level, passed_s: float) -> None:
+        self._told += 1
+        if (self._told - 1) % self._every and not self._narrator.live:
+            return
+        self._narrator.advance(
+            words(level),
+            done=round(passed_s),
+            total=round(self._length_s),
+            left_s=max(self._length_s - passed_s, 0.0),
+        )
+
+
+def words(level: Level) -> str:
+    """One window in a line."""
+    found = level.measurement
+    shown = [f"{found.offered_rps or 0.0:,.0f}/s offered, {found.throughput_rps:,.0f}/s answered"]
+    shown += [
+        f"{name} {value:.2f} ms"
+        for name, value in found.percentiles_ms.items()
+        if name in {"p50", "p99"} and value is not None
+    ]
+    shown.append(f"sent {found.lateness_p99_ms:.2f} ms late at p99")
+    if failed := found.requests - found.answered:
+        shown.append(f"{failed:,} failed ({next(iter(found.errors), '')})")
+    shown += [doubt.code for doubt in level.verdict.doubts]
+    return ", ".join(shown)

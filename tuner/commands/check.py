@@ -7,13 +7,13 @@ from typing import Any
 
 from tuner import store
 from tuner.batching import BatchingParameters
-from tuner.commands import bench as benches
 from tuner.commands.progress import Narrator
 from tuner.commands.publish import publish_report
 from tuner.records import TrialRecord
 from tuner.scenario import load
 from tuner.store import RECOMMENDATION, RunDirectory, read_json
 from tuner.trial import Task, run_trial
+from tuner.wiring import bench as benches
 
 RECOMMENDED_SHARE = 0.9
 """Of the load a file was recommended for, that it must still carry: one start varies."""

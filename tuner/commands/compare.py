@@ -9,7 +9,6 @@ from typing import Any
 
 from tuner import store
 from tuner.batching import BatchingParameters
-from tuner.commands import bench as benches
 from tuner.commands.progress import Narrator
 from tuner.commands.publish import publish_report
 from tuner.errors import UsageError
@@ -19,6 +18,7 @@ from tuner.search.compare import Compared, Entrant, compared, measure_blocks
 from tuner.search.space import baselines
 from tuner.store import RunDirectory
 from tuner.trial import Task, run_trial
+from tuner.wiring import bench as benches
 
 BLOCKS = 5
 """Where neither the command line nor the scenario says how many."""

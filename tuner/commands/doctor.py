@@ -9,7 +9,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from tuner.commands.bench import placement_of
 from tuner.doctor import host
 from tuner.doctor.finding import Finding, Light, Report, caught, worst
 from tuner.doctor.live import check_live
@@ -17,6 +16,7 @@ from tuner.doctor.models import check_models
 from tuner.errors import HostError
 from tuner.scenario import Scenario, load
 from tuner.server.cpus import Placement, place
+from tuner.wiring.bench import placement_of
 
 COLOURS: dict[Light, str] = {"green": "green", "yellow": "yellow", "red": "bold red"}
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from tuner import store
 from tuner.batching import BatchingParameters
-from tuner.commands import bench as benches
 from tuner.commands.progress import Narrator
 from tuner.commands.publish import publish_report
 from tuner.records import TrialRecord
 from tuner.scenario import load
 from tuner.store import RunDirectory
 from tuner.trial import Task, run_trial
+from tuner.wiring import bench as benches
 
 CURVE_SHARES = (0.25, 0.5, 0.75, 0.9)
 """Loads below the sustainable rate that complete the curve."""

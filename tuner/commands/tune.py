@@ -8,7 +8,6 @@ from typing import Any
 
 from tuner import environment, store
 from tuner.clock import NS_PER_S, now_ns
-from tuner.commands import bench as benches
 from tuner.commands.durations import duration_s
 from tuner.commands.interrupting import interruptible
 from tuner.commands.progress import Narrator
@@ -22,6 +21,7 @@ from tuner.search.sampler import Sampler
 from tuner.search.space import Space, device_of
 from tuner.store import RunDirectory
 from tuner.trial import run_trial
+from tuner.wiring import bench as benches
 
 
 @dataclass(frozen=True, slots=True)

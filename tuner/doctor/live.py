@@ -6,8 +6,6 @@ from pathlib import Path
 import numpy as np
 
 from tuner.clock import NS_PER_S
-from tuner.commands.bench import launcher_of, part
-from tuner.commands.calibrate import calibrated
 from tuner.doctor.finding import Finding, Report, caught
 from tuner.doctor.models import Models
 from tuner.load.client import Tls
@@ -21,6 +19,8 @@ from tuner.server.cpus import Placement
 from tuner.server.known import recognise
 from tuner.server.launcher import Server
 from tuner.trial.asked import generator_for, tls_for
+from tuner.wiring.bench import launcher_of, part
+from tuner.wiring.calibration import calibrated
 
 LOAD_S = 2.0
 """How long the closed loop runs that shows what the generator costs; half of it is warm-up."""

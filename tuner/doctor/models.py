@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tuner import builtin, model, protos
-from tuner.commands.bench import asked_version
 from tuner.doctor.finding import Finding, Report, of_error
 from tuner.errors import TunerError
 from tuner.load.tfrecord import read_records
 from tuner.model import ModelInfo, Signature, TensorSpec
 from tuner.scenario import ModelSection, Scenario
+from tuner.wiring.bench import asked_version
 
 WARMUP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
 MAX_WARMUP_RECORDS = 1000

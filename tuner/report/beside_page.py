@@ -2,20 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
-
-import jinja2
 
 from tuner.report import wording
 from tuner.report.beside import Comparison, Figures
 from tuner.report.beside_figure import LOOKS, draw_fronts
-from tuner.report.bundle import embedded_json, library, policy_hash, script
+from tuner.report.bundle import embedded_json, library, script
 from tuner.report.canvas import style, to_files
 from tuner.report.points import rounded
 from tuner.report.run import LoadPoint
 from tuner.report.tables import PARETO_COLUMNS, pareto_rows
+from tuner.report.templating import template
 from tuner.report.vega import chart, latency, limit_line, lines, quantity
 from tuner.slo import percentile_label
 from tuner.store import write_atomically
@@ -91,7 +89,7 @@ def _fronts(comparison: Comparison) -> list[dict[str, Any]]:
 def render_comparison(comparison: Comparison) -> str:
     """Render the page as HTML text; everything that comes from a run is escaped."""
     scripts = (library(), script("drawing.js"), script("beside.js"))
-    return _template().render(
+    return template("comparison.html.jinja").render(
         comparison=comparison,
         verdict=verdict(comparison),
         caveat=caveat(comparison),
@@ -232,16 +230,3 @@ def _point(comparison: Comparison, point: LoadPoint) -> dict[str, Any]:
 def _specs() -> dict[str, Any]:
     x = quantity("answered", "throughput (requests/s)", zero=True)
     return {"fronts": chart([*limit_line(), *lines("points", x, latency())], 420)}
-
-
-@cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tuner.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(clip=wording.clip, policy_hash=policy_hash)
-    return environment.get_template("comparison.html.jinja")

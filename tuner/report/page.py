@@ -5,18 +5,16 @@ What must be read is text; scripts add the charts, the choice of another promise
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from tuner.deploy import snippets
 from tuner.errors import StoreError
 from tuner.records import ServerIdentity, TrialRecord
 from tuner.report import wording
-from tuner.report.bundle import embedded_json, library, policy_hash, script
+from tuner.report.bundle import embedded_json, library, script
 from tuner.report.cards import cards
 from tuner.report.chart_specs import chart_specs
 from tuner.report.charts import Chart, shown_charts
@@ -27,6 +25,7 @@ from tuner.report.points import page_data
 from tuner.report.run import Run
 from tuner.report.svg import inline_svg
 from tuner.report.tables import contender_ids, contenders
+from tuner.report.templating import template
 from tuner.report.trust import trial_reasons, trust
 from tuner.report.why import remarks, why
 from tuner.search.ranking import bounded
@@ -46,9 +45,6 @@ SERVER_NOTES = {
 
 PRINTED = {"docker": "docker"}
 """The way of starting a server that was measured; a binary's is its flags."""
-
-_LONG = 240
-"""Texts longer than this are folded away behind their beginning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +119,7 @@ def render_page(run: Run, plots: tuple[Plot, ...]) -> str:
     """Render the page as HTML text; everything that comes from the run is escaped."""
     data = page_data(run)
     charts = shown_charts(data)
-    return _template().render(
+    return template("report.html.jinja").render(
         run=run,
         ways=ways_to_deploy(run),
         why=why(run),
@@ -190,28 +186,6 @@ def ways_to_deploy(run: Run) -> tuple[Way, ...]:
         for way in snippets(run.recommendation)
     )
     return (*ways, *started)
-
-
-@cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tuner.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        number=wording.number,
-        rate=wording.rate,
-        share=wording.share,
-        ms=wording.milliseconds,
-        clip=wording.clip,
-        policy_hash=policy_hash,
-        sentence=wording.sentence,
-    )
-    environment.globals.update(long=_LONG)
-    return environment.get_template("report.html.jinja")
 
 
 def _trial_rows(run: Run) -> tuple[TrialRow, ...]:

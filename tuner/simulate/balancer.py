@@ -21,7 +21,7 @@ from tuner.simulate.fleet import simulate_fleet
 from tuner.simulate.policy import Policy
 from tuner.simulate.scheduler import NS_PER_S, GiveUp, Outcome
 from tuner.simulate.service import ServiceModel
-from tuner.simulate.sustain import Workload
+from tuner.simulate.sustain import Workload, drawn_rows
 
 Balancer = Literal["random", "round-robin", "least-outstanding"]
 
@@ -93,13 +93,5 @@ def arrivals_at_one(
         every = rng.geometric(members / replicas, REQUESTS)
     arrivals = np.cumsum(rng.gamma(every / demand.cv**2))
     arrivals *= REQUESTS / arrivals[-1]
-    workload = Workload(arrivals, _drawn(rows, rng), seed)
+    workload = Workload(arrivals, drawn_rows(rows, REQUESTS, rng), seed)
     return Shared.of(workload, members) if members > 1 else workload
-
-
-def _drawn(rows: Rows, rng: np.random.Generator) -> NDArray[np.int64]:
-    if len(rows) == 1:
-        return np.full(REQUESTS, rows[0][0], np.int64)
-    weights = np.array([weight for _, weight in rows])
-    sizes = np.array([size for size, _ in rows], np.int64)
-    return rng.choice(sizes, REQUESTS, p=weights / weights.sum())

@@ -51,13 +51,7 @@ class Workload:
         rng = np.random.default_rng((seed, 3))
         arrivals = np.cumsum(rng.exponential(1.0, count))
         arrivals *= count / arrivals[-1]
-        if len(rows) == 1:
-            drawn = np.full(count, rows[0][0], np.int64)
-        else:
-            weights = np.array([weight for _, weight in rows])
-            sizes = np.array([size for size, _ in rows], np.int64)
-            drawn = rng.choice(sizes, count, p=weights / weights.sum())
-        return cls(arrivals, drawn, seed)
+        return cls(arrivals, drawn_rows(rows, count, rng), seed)
 
     def at(
         self,
@@ -72,6 +66,15 @@ class Workload:
         rows = None if self.rows is None else self.rows[:count]
         arrivals = self.arrivals[:count] * (NS_PER_S / rate_rps)
         return simulate(policy, service, arrivals, rows=rows, seed=self.seed, give_up=give_up)
+
+
+def drawn_rows(rows: tuple[tuple[int, float], ...], count: int, rng: np.random.Generator) -> Ints:
+    """Rows of so many requests; `rows` are those a request may have, with their weights."""
+    if len(rows) == 1:
+        return np.full(count, rows[0][0], np.int64)
+    weights = np.array([weight for _, weight in rows])
+    sizes = np.array([size for size, _ in rows], np.int64)
+    return rng.choice(sizes, count, p=weights / weights.sum())
 
 
 def capacity_rps(policy: Policy, service: ServiceModel, *, mean_rows: float = 1.0) -> float:
