@@ -20,6 +20,9 @@ OUTCOMES = {
     "failed": "failed",
 }
 
+LOG_EVERY_S = 30
+"""In a log the progress of one step, such as a pull, is a line no more often than this."""
+
 
 class Narrator(AbstractContextManager["Narrator"]):
     """Tells on stderr what a run is doing, so that stdout stays for results."""
@@ -39,7 +42,8 @@ class Narrator(AbstractContextManager["Narrator"]):
             )
         self._row = None if self._live is None else self._live.add_task("", total=None, left="")
         self._title = ""
-        self._started_ns = now_ns()
+        self._step = ""
+        self._started_ns = self._noted_ns = now_ns()
 
     def __enter__(self) -> Self:
         if self._live is not None:
@@ -65,9 +69,11 @@ class Narrator(AbstractContextManager["Narrator"]):
         self._console.print(Text(f"{self._clock()}  {text}"))
 
     def note(self, text: str) -> None:
-        """Tell of a step inside a trial; shown on a terminal only."""
+        """Tell of a step; those inside a trial are shown on a terminal only."""
         if self._live is not None and self._row is not None:
             self._live.update(self._row, description=f"{self._title}  {text}")
+        elif not self._title and self._is_due(text):
+            self.say(text)
 
     def begin(self, task: Task, *, done: int, total: int, left_s: float | None) -> None:
         """A trial starts."""
@@ -92,6 +98,14 @@ class Narrator(AbstractContextManager["Narrator"]):
         """A trial is on disk."""
         text = f"#{record.number} {record.role:<8} {record.config.label():<40}"
         self.say(f"{text} {finding(record)}  [{duration(record.wall_s)}]")
+
+    def _is_due(self, text: str) -> bool:
+        """Whether a note is the first of its step (what stands before a bar), or its turn is."""
+        step, now = text.partition(" [")[0], now_ns()
+        if step == self._step and now - self._noted_ns < LOG_EVERY_S * NS_PER_S:
+            return False
+        self._step, self._noted_ns = step, now
+        return True
 
     def _clock(self) -> str:
         seconds = (now_ns() - self._started_ns) // NS_PER_S
