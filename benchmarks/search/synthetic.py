@@ -6,7 +6,8 @@ taken, batches that slow each other down by their rows, a hiccup now and then. E
 a restart's noise of its own. They widen what samplers are tried on beyond this machine's models;
 they say nothing about any real server.
 
-    python benchmarks/search/synthetic.py FOLDER [--seed 100]
+    python benchmarks/search/synthetic.py FOLDER [--seed 100] [--anything 16]
+    python benchmarks/search/replay.py FOLDER       every sampler on what it was not made on
 """
 
 import argparse
@@ -300,13 +301,15 @@ def _measured(policy: Policy, law: Law, rate: float, seeds: tuple[int, ...]):  #
 
 
 def main() -> None:
-    """Write one surface of every kind for a seed."""
+    """Write one surface of every kind for a seed, and as many of no kind as asked."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seed", type=int, default=100, help="which member of each family")
+    parser.add_argument("--anything", type=int, default=0, help="so many drawn wholly at random")
     asked = parser.parse_args()
-    for kind in KINDS:
-        print(write(drawn(kind, asked.seed), asked.folder))
+    random = (anything(asked.seed + number) for number in range(asked.anything))
+    for kind in (*(drawn(kind, asked.seed) for kind in KINDS), *random):
+        print(write(kind, asked.folder))
 
 
 if __name__ == "__main__":
