@@ -8,6 +8,7 @@ import pytest
 from trial.simulated import SimulatedServer, bench, exponential, levels
 from trials import level, trial
 
+from tuner.errors import LoadError
 from tuner.ladder import Ladder
 from tuner.measure.curve import notes
 from tuner.records import Doubt
@@ -148,6 +149,13 @@ def test_where_the_slo_holds_at_the_highest_usable_load_the_client_is_the_limit(
     assert record.sustainable_rps == pytest.approx(1500, rel=0.1)
     assert "client-limited" in {note.code for note in record.notes}
     assert max(load.rate_rps for load in trials.generator.driven) <= 1500.0
+
+
+def test_a_generator_that_is_far_too_slow_ends_the_run(tmp_path):
+    trials = levels(tmp_path, SimulatedServer(exponential(5000.0)))
+    trials.bench = replace(trials.bench, usable_rps=50.0)
+    with pytest.raises(LoadError, match=r"half of what this generator can send .*, 100/s"):
+        measured(trials, trial(0, "sampler", trials.task.config, None))
 
 
 def test_the_ladder_starts_where_the_peaks_latency_says(tmp_path):

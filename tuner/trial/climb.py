@@ -4,7 +4,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from tuner.ladder import Ladder, Rungs
+from tuner.ladder import LOWEST_SHARE, Ladder, Rungs
+from tuner.load.generator import require_usable
 from tuner.records import Level, Outcome
 from tuner.trial.levels import MENDED_BY_TIME
 
@@ -120,13 +121,16 @@ def ladder_from(
     Where a sustainable rate is expected the ladder starts there and can afford finer steps. Else
     it starts at the share of the peak that the latency limit is of the peak's latency: where the
     peak was bought with twice the latency that is promised, about half of it will hold. Below
-    `dominated_rps` a wide bracket is good enough; `most_rps` is all that can be offered.
+    `dominated_rps` a wide bracket is good enough; `most_rps` is all that can be offered. Raises
+    LoadError where that is less than the ladder would ever fall to: nothing would be found.
     """
     if expected_rps:
         return Ladder(expected_rps, resolution / 2, step=1 + resolution, most_rps=most_rps)
     lowest, highest = START_SHARES
     share = loosest_ms / (peak.measurement.mean_ms or loosest_ms)
     start_rps = peak.measurement.throughput_rps * min(highest, max(lowest, share))
+    if most_rps < LOWEST_SHARE * start_rps:
+        require_usable(start_rps, most_rps)
     return Ladder(start_rps, resolution, dominated_rps=dominated_rps, most_rps=most_rps)
 
 
