@@ -586,6 +586,15 @@ def test_a_defect_of_the_process_is_told_with_its_last_words(echo, tmp_path):
         generator.open_loop(load)
 
 
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C interrupts, also where the tests run in the background and ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_interrupting_a_run_ends_the_process(echo, pool):
     timer = threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGINT])
     started = time.monotonic()
