@@ -158,6 +158,14 @@ def test_a_generator_that_is_far_too_slow_ends_the_run(tmp_path):
         measured(trials, trial(0, "sampler", trials.task.config, None))
 
 
+def test_loads_that_somebody_chose_are_driven_by_a_slow_generator_too(tmp_path):
+    trials = levels(tmp_path, SimulatedServer(exponential(5000.0)))
+    trials.bench = replace(trials.bench, usable_rps=50.0)
+    trials.task = replace(trials.task, loads_rps=(40.0,))
+    measured(trials, trial(0, "given", trials.task.config, None))
+    assert {load.rate_rps for load in trials.generator.driven} == {40.0}
+
+
 def test_the_ladder_starts_where_the_peaks_latency_says(tmp_path):
     trials = levels(tmp_path, SimulatedServer(exponential(1000.0)))
     peak = make_ready(trials)

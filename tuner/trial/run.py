@@ -87,15 +87,18 @@ def measured(levels: Levels, record: TrialRecord) -> TrialRecord:
     if task.overload_rps is not None:
         return overload_test(levels, replace(record, peak_rps=peak_rps), task.overload_shares)
     resolution = scenario.measure.resolution
-    ladder = ladder_from(
-        peak,
-        resolution=resolution,
-        loosest_ms=levels.bench.slo.loosest_ms,
-        expected_rps=task.expected_rps,
-        dominated_rps=task.dominated_rps,
-        most_rps=levels.bench.usable_rps or math.inf,
+    rungs = (
+        Rungs(task.loads_rps)
+        if task.loads_rps
+        else ladder_from(
+            peak,
+            resolution=resolution,
+            loosest_ms=levels.bench.slo.loosest_ms,
+            expected_rps=task.expected_rps,
+            dominated_rps=task.dominated_rps,
+            most_rps=levels.bench.usable_rps or math.inf,
+        )
     )
-    rungs = Rungs(task.loads_rps) if task.loads_rps else ladder
     found = climb(
         rungs,
         levels.offered,
