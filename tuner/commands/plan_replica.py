@@ -13,18 +13,15 @@ from tuner.errors import UsageError
 from tuner.records import Config, TrialRecord
 from tuner.report.wording import number
 from tuner.search.rejudge import rejudge
-from tuner.simulate.calibrate import fit
+from tuner.simulate.calibrate import LARGEST_FITTED, fit
 from tuner.simulate.capacity import Replica
 from tuner.simulate.curves import Curve, curves_of
 from tuner.simulate.policy import Policy
 from tuner.simulate.refine import Refined, alike, refine
 from tuner.simulate.service import ServiceModel
-from tuner.simulate.sustain import Workload, sustainable_rps
+from tuner.simulate.sustain import Rows, Workload, sustainable_rps
 from tuner.slo import Slo, percentile_label
 from tuner.store import RECOMMENDATION, RunDirectory, read_json
-
-LARGEST_FITTED = 256
-"""Batches are modelled up to so many rows; no default of 1000 is ever filled by such loads."""
 
 MOST_CURVES = 12
 """Other configurations that the model begins from: those most like the one that is planned."""
@@ -34,8 +31,6 @@ JUDGED = 20_000
 
 DRAWS = 12
 """Models drawn beside the best one; the interval of a plan spans what they say."""
-
-Rows = tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from tuner.report.beside import Comparison
 from tuner.report.canvas import (
     MUTED,
-    PAPER,
+    OVERLOADED,
     STYLES,
     count_axis,
     limit_line,
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 LOOKS: tuple[Look, ...] = ("recommended", "default", "front-1", "off", "front-2", "front-3")
 """How the runs look, in the order given: the looks that are most unlike first."""
-
-BEYOND = 6.0
-"""Latencies above this multiple of the limit say only `overloaded`; the plot ends there."""
 
 
 def draw_fronts(comparison: Comparison) -> "Figure":
@@ -53,13 +50,7 @@ def draw_fronts(comparison: Comparison) -> "Figure":
         shown = STYLES[look]
         axes.plot(
             *zip(*front, strict=True),
-            color=shown.color,
-            linestyle=shown.dash,
-            linewidth=shown.width,
-            marker=shown.marker,
-            markersize=5,
-            markeredgecolor=PAPER,
-            markeredgewidth=0.7,
+            **shown.line(),
             label=clip(plain(name), 60),
         )
     axes.set_xlim(left=0)
@@ -74,4 +65,4 @@ def latency_range(latencies: list[float], limit: float | None) -> tuple[float, f
     """From where to where the latency axis reaches: the limit and all that lies near it."""
     lowest = min([limit or latencies[0], *latencies])
     highest = max(1.35 * max(latencies), 1.6 * (limit or 0.0))
-    return lowest / 1.5, min(highest, BEYOND * limit) if limit else highest
+    return lowest / 1.5, min(highest, OVERLOADED * limit) if limit else highest

@@ -25,6 +25,10 @@ POINT = "#9aa3ad"
 FRONT = "#b9dfd2"
 LIMIT = "#a4133c"
 
+OVERLOADED = 6.0
+"""Latencies above this multiple of the limit (or of the front's worst, where there is none) say
+only `overloaded`, and would flatten the rest."""
+
 WIDTH_IN = 7.6
 """Width of every plot; with its type of 9 points it stays legible at the width of a column."""
 
@@ -37,6 +41,18 @@ class Style:
     marker: str
     dash: str | tuple[int, tuple[float, ...]] = "-"
     width: float = 1.6
+
+    def line(self, *, markersize: float = 5, edge: float = 0.7) -> dict[str, Any]:
+        """How matplotlib draws a curve of this look, with its markers set off by paper."""
+        return {
+            "color": self.color,
+            "linestyle": self.dash,
+            "linewidth": self.width,
+            "marker": self.marker,
+            "markersize": markersize,
+            "markeredgecolor": PAPER,
+            "markeredgewidth": edge,
+        }
 
 
 STYLES: dict[Look, Style] = {

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from tuner.report.canvas import (
     FRONT,
     MUTED,
+    OVERLOADED,
     PAPER,
     POINT,
     STYLES,
@@ -26,9 +27,6 @@ from tuner.slo import percentile_label
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-_OVERLOADED = 6.0
-"""Latencies above this multiple of the limit (or of the front's worst) say only `overloaded`."""
 
 Points = tuple[tuple[float, float], ...]
 
@@ -63,7 +61,7 @@ def front_info(run: Run) -> FrontInfo | None:
         return None
     worst = max([limit or 0.0, *(latency for _, latency in front if _near(latency, limit))])
     highest = max(latency for _, latency in _coordinates(points, percentile))
-    top = min(max(1.35 * highest, 1.6 * (limit or 0.0)), _OVERLOADED * (worst or highest))
+    top = min(max(1.35 * highest, 1.6 * (limit or 0.0)), OVERLOADED * (worst or highest))
     lowest = min([limit or front[0][1], front[0][1]])
     by_verdict = {
         verdict: _coordinates(
@@ -194,13 +192,7 @@ def _draw_contenders(axes: "Axes", info: FrontInfo) -> list[tuple[Curve, Points]
             continue
         axes.plot(
             *zip(*points, strict=True),
-            color=look.color,
-            linestyle=look.dash,
-            linewidth=look.width,
-            marker=look.marker,
-            markersize=5,
-            markeredgecolor=PAPER,
-            markeredgewidth=0.7,
+            **look.line(),
             zorder=4,
         )
         _ring_reference(axes, curve, info, look)

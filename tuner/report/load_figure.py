@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from tuner.report.canvas import (
     MUTED,
-    PAPER,
+    OVERLOADED,
     STYLES,
     count_axis,
     limit_line,
@@ -20,9 +20,6 @@ from tuner.slo import percentile_label
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-_OVERLOADED = 6.0
-"""Latencies above this multiple of the limit say only `overloaded`, and would flatten the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +51,7 @@ def load_info(run: Run) -> LoadInfo | None:
     limit = run.limit_ms
     top = 1.3 * max([*latencies, limit or 0.0])
     if limit is not None:
-        top = min(top, _OVERLOADED * limit)
+        top = min(top, OVERLOADED * limit)
     reached = [
         point.measurement.offered_rps or 0.0
         for curve in curves
@@ -121,13 +118,7 @@ def _draw_curve(axes: "Axes", curve: Curve, percentile: str) -> None:
     look = STYLES[curve.look]
     axes.plot(
         *_plotted(curve, percentile),
-        color=look.color,
-        linestyle=look.dash,
-        linewidth=look.width,
-        marker=look.marker,
-        markersize=4.5,
-        markeredgecolor=PAPER,
-        markeredgewidth=0.6,
+        **look.line(markersize=4.5, edge=0.6),
         zorder=3 if curve.look.startswith("front") else 4,
         label=curve.name,
     )

@@ -16,15 +16,11 @@ from tuner.batching import (
 from tuner.records import Config, TrialRecord
 from tuner.search.ranking import ranked, search_trials, unbounded
 from tuner.search.space import UNBOUNDED_QUEUE, Space
-from tuner.simulate.calibrate import fit
+from tuner.simulate.calibrate import LARGEST_FITTED, fit
 from tuner.simulate.curves import curves_of
 from tuner.simulate.policy import Policy
-from tuner.simulate.service import ServiceModel
 from tuner.simulate.sustain import Workload, sustainable_rps
 from tuner.slo import Slo
-
-LARGEST_FITTED = 256
-"""Batches are modelled up to so many rows; no default of 1000 is ever filled by such loads."""
 
 FITTED = 6
 """Configurations that the model is fitted to: the best, and those like the one in question."""
@@ -105,7 +101,12 @@ def foresee(
 
     def rates(asked: Config, guess_rps: float) -> list[float]:
         policy = Policy.of(_deep(asked), cpus=cpus)
-        return [_rate(policy, model, slo, workload, guess_rps) for model in models]
+        return [
+            sustainable_rps(
+                policy, model, slo, workload, resolution=RESOLUTION, guess_rps=guess_rps
+            )
+            for model in models
+        ]
 
     here = rates(config, measured_rps)
     off = (here[0] / measured_rps - 1) * 100
@@ -137,24 +138,14 @@ def _deep(config: Config) -> Config:
     return replace(config, batching=replace(config.batching, max_enqueued_batches=UNBOUNDED_QUEUE))
 
 
-def _rate(
-    policy: Policy, model: ServiceModel, slo: Slo, workload: Workload, guess_rps: float
-) -> float:
-    return sustainable_rps(
-        policy, model, slo, workload, resolution=RESOLUTION, guess_rps=guess_rps
-    )
-
-
 def _neighbours(config: Config, space: Space, cpus: int) -> Iterator[tuple[str, int, int, Config]]:
     """The configurations one step away, within the space that was searched."""
     batching = config.batching
     assert batching is not None
-    if batching.enable_large_batch_splitting or batching.allowed_batch_sizes:
-        sizes = False  # a ladder ends with the largest batch: a step of it is another ladder
-    else:
-        sizes = True
+    # A ladder ends with the largest batch: a step of that is another ladder.
+    laddered = batching.enable_large_batch_splitting or batching.allowed_batch_sizes
     for name, unset in STEPPED.items():
-        if name == "max_batch_size" and not sizes:
+        if name == "max_batch_size" and laddered:
             continue
         ours = getattr(batching, name)
         ours = (cpus if unset is None else unset) if ours is None else ours

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from tuner.simulate.fleet import simulate_fleet
 from tuner.simulate.policy import Policy
-from tuner.simulate.scheduler import NS_PER_S, GiveUp, Outcome
+from tuner.simulate.scheduler import GiveUp, Outcome
 from tuner.simulate.service import ServiceModel
-from tuner.simulate.sustain import Workload, drawn_rows
+from tuner.simulate.sustain import ONE_ROW, Rows, Workload, drawn_rows
 
 Balancer = Literal["random", "round-robin", "least-outstanding"]
 
@@ -30,9 +30,6 @@ REQUESTS = 20_000
 
 FLEET = 16
 """Replicas that are simulated together at most."""
-
-Rows = tuple[tuple[int, float], ...]
-ONE_ROW: Rows = ((1, 1.0),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +57,17 @@ class Shared(Workload):
         object.__setattr__(shared, "members", members)
         return shared
 
-    def at(
+    def _run(
         self,
-        rate_rps: float,
         policy: Policy,
         service: ServiceModel,
-        *,
-        give_up: GiveUp | None = None,
-        count: int | None = None,
+        arrivals_ns: NDArray[np.float64],
+        rows: NDArray[np.int64] | None,
+        give_up: GiveUp | None,
     ) -> Outcome:
-        """Simulate the replicas at a rate of one of them; `count` takes only so many requests."""
-        rows = None if self.rows is None else self.rows[:count]
-        arrivals = self.arrivals[:count] * (NS_PER_S / rate_rps)
+        """Let the requests arrive at the balancer."""
         return simulate_fleet(
-            policy, service, arrivals, self.members, rows=rows, seed=self.seed, give_up=give_up
+            policy, service, arrivals_ns, self.members, rows=rows, seed=self.seed, give_up=give_up
         )
 
 

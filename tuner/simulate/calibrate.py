@@ -31,6 +31,9 @@ from tuner.simulate.sustain import Workload
 
 Floats = NDArray[np.float64]
 
+LARGEST_FITTED = 256
+"""Batches are modelled up to so many rows; no default of 1000 is ever filled by such loads."""
+
 REQUESTS = 800
 """Simulated for every measured load: about what a window holds."""
 

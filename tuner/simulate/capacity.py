@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from tuner.simulate.balancer import ONE_ROW, Balancer, Demand, Rows, arrivals_at_one
+from tuner.simulate.balancer import Balancer, Demand, arrivals_at_one
 from tuner.simulate.policy import Policy
 from tuner.simulate.scheduler import Outcome
 from tuner.simulate.service import ServiceModel
-from tuner.simulate.sustain import capacity_rps, sustainable_rps
+from tuner.simulate.sustain import ONE_ROW, Rows, capacity_rps, sustainable_rps
 from tuner.slo import PERCENTILES, Slo
 
 ROUNDS = 12

@@ -14,6 +14,11 @@ from tuner.slo import PERCENTILES, Slo
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+Rows = tuple[tuple[int, float], ...]
+"""The rows that a request may have, with their weights."""
+
+ONE_ROW: Rows = ((1, 1.0),)
+
 LOWEST_SHARE = 0.004
 """Rates below this share of what the server could do at all count as none."""
 
@@ -41,13 +46,8 @@ class Workload:
         object.__setattr__(self, "mean_rows", 1.0 if self.rows is None else self.rows.mean())
 
     @classmethod
-    def poisson(
-        cls, count: int, *, seed: int = 0, rows: tuple[tuple[int, float], ...] = ((1, 1.0),)
-    ) -> "Workload":
-        """Random arrivals; `rows` are pairs of rows a request may have and their weights.
-
-        Their mean gap is made exactly 1, so that a rate is what it is called.
-        """
+    def poisson(cls, count: int, *, seed: int = 0, rows: Rows = ONE_ROW) -> "Workload":
+        """Random arrivals; their mean gap is exactly 1, so that a rate is what it is called."""
         rng = np.random.default_rng((seed, 3))
         arrivals = np.cumsum(rng.exponential(1.0, count))
         arrivals *= count / arrivals[-1]
@@ -65,11 +65,22 @@ class Workload:
         """Simulate this workload at a rate; `count` takes only so many requests."""
         rows = None if self.rows is None else self.rows[:count]
         arrivals = self.arrivals[:count] * (NS_PER_S / rate_rps)
-        return simulate(policy, service, arrivals, rows=rows, seed=self.seed, give_up=give_up)
+        return self._run(policy, service, arrivals, rows, give_up)
+
+    def _run(
+        self,
+        policy: Policy,
+        service: ServiceModel,
+        arrivals_ns: Floats,
+        rows: Ints | None,
+        give_up: GiveUp | None,
+    ) -> Outcome:
+        """Let the requests arrive at the one server that there is."""
+        return simulate(policy, service, arrivals_ns, rows=rows, seed=self.seed, give_up=give_up)
 
 
-def drawn_rows(rows: tuple[tuple[int, float], ...], count: int, rng: np.random.Generator) -> Ints:
-    """Rows of so many requests; `rows` are those a request may have, with their weights."""
+def drawn_rows(rows: Rows, count: int, rng: np.random.Generator) -> Ints:
+    """Rows of so many requests."""
     if len(rows) == 1:
         return np.full(count, rows[0][0], np.int64)
     weights = np.array([weight for _, weight in rows])

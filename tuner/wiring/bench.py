@@ -1,7 +1,7 @@
 """From a scenario to a bench: models looked at, requests built, processors and launcher chosen."""
 
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -63,25 +63,38 @@ def prepare(
     HostError where a night would trip over it.
     """
     placement = placement_of(scenario)
-    launcher = launcher_of(scenario, placement, notify)
-    keeper = _keeper(launcher, run, notify) if keep else None
-    try:
-        return _prepared(scenario, infos, run, notify, placement, launcher, keeper)
-    except BaseException:
-        launcher.close()
-        raise
+    with ExitStack() as opened:
+        launcher = launcher_of(scenario, placement, notify)
+        opened.callback(launcher.close)
+        identity = launcher.identify()
+        calibration = calibrated(
+            scenario.load.engine, placement.here, notify, processes=scenario.load.processes
+        )
+        described = _described(scenario, infos, identity, placement)
+        described["load_generator"] = asdict(calibration)
+        notify("building the requests")
+        pool = run.path / "requests.pool"
+        build_pool([part(section, info) for section, info in infos], seed=scenario.seed).save(pool)
+        bench = Bench(
+            scenario=scenario,
+            slo=scenario.limits(),
+            launcher=launcher,
+            pool=pool,
+            folder=run.path,
+            environment_id=environment.environment_id(described),
+            generator_cpus=placement.generator,
+            notify=notify,
+            usable_rps=calibration.usable_rps,
+            keeper=_keeper(launcher, run, notify) if keep else None,
+        )
+        opened.pop_all()  # from here on the bench closes it
+    return Prepared(bench, identity, described, len(placement.server))
 
 
-def _prepared(
-    scenario: Scenario,
-    infos: Models,
-    run: RunDirectory,
-    notify: Callable[[str], None],
-    placement: Placement,
-    launcher: AnyLauncher,
-    keeper: ServerKeeper | None,
-) -> Prepared:
-    identity = launcher.identify()
+def _described(
+    scenario: Scenario, infos: Models, identity: ServerIdentity, placement: Placement
+) -> dict[str, Any]:
+    """What is recorded of the environment, but for the load generator."""
     described = environment.describe(
         server=identity,
         models={_version_name(section, info): info.fingerprint for section, info in infos},
@@ -95,26 +108,7 @@ def _prepared(
         }
         for section, info in infos
     }
-    calibration = calibrated(
-        scenario.load.engine, placement.here, notify, processes=scenario.load.processes
-    )
-    described["load_generator"] = asdict(calibration)
-    notify("building the requests")
-    pool = run.path / "requests.pool"
-    build_pool([part(section, info) for section, info in infos], seed=scenario.seed).save(pool)
-    bench = Bench(
-        scenario=scenario,
-        slo=scenario.limits(),
-        launcher=launcher,
-        pool=pool,
-        folder=run.path,
-        environment_id=environment.environment_id(described),
-        generator_cpus=placement.generator,
-        notify=notify,
-        usable_rps=calibration.usable_rps,
-        keeper=keeper,
-    )
-    return Prepared(bench, identity, described, len(placement.server))
+    return described
 
 
 def models(scenario: Scenario, notify: Callable[[str], None]) -> Models:

@@ -17,7 +17,7 @@ from docker.types import Mount
 from tuner.errors import HostError, ModelError
 from tuner.served import ServedModel
 from tuner.server.containers.engine import Engine, mapped
-from tuner.server.containers.images import BAR, Image
+from tuner.server.containers.images import Image, bar_line
 
 CHUNK = 1 << 20
 BLOCK = 512
@@ -73,10 +73,7 @@ def copy_models(
     def told(count: int) -> None:
         nonlocal done
         done += count
-        bar = "#" * round(BAR * done / max(total, 1))
-        notify(
-            f"copying to {engine.where} [{bar:<{BAR}}] {done / 1e6:.0f} of {total / 1e6:.0f} MB"
-        )
+        notify(bar_line(f"copying to {engine.where}", done, total))
 
     try:
         for path, entries in found.items():

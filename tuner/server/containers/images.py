@@ -90,6 +90,10 @@ class Progress:
             self._layers[layer] = (total, total)
         done = sum(current for current, _ in self._layers.values())
         total = sum(total for _, total in self._layers.values())
-        share = done / total if total else 0.0
-        bar = "#" * round(share * BAR)
-        return f"pulling {self._name} [{bar:<{BAR}}] {done / 1e6:.0f} of {total / 1e6:.0f} MB"
+        return bar_line(f"pulling {self._name}", done, total)
+
+
+def bar_line(what: str, done: int, total: int) -> str:
+    """A line with a bar: how many of how many bytes have moved."""
+    bar = "#" * round(BAR * done / max(total, 1))
+    return f"{what} [{bar:<{BAR}}] {done / 1e6:.0f} of {total / 1e6:.0f} MB"
