@@ -133,6 +133,21 @@ def test_what_each_value_of_a_flag_does_is_learnt_beside_the_rest():
     assert study.best_value > 0.95 * best
 
 
+def test_a_jump_of_times_at_one_size_does_not_lead_it_astray():
+    cliff = replace(TRUTH, sizes=(1, 16, 17, 128), run_ms=(4.0, 5.6, 11.0, 26.0))
+
+    def rate(params):
+        return sustainable_rps(policy(params), cliff, SLO, JUDGE)
+
+    def asked(trial):
+        return rate({name: trial.suggest_categorical(name, to) for name, to in CHOICES.items()})
+
+    best = max(map(rate, Space(CHOICES).points()))
+    study = optuna.create_study(direction="maximize", sampler=ModelSampler(CHOICES, SETTING))
+    study.optimize(asked, n_trials=12)
+    assert study.best_value > 0.95 * best
+
+
 def test_what_is_to_be_skipped_is_not_proposed():
     study = optuna.create_study(direction="maximize", sampler=ModelSampler(CHOICES, SETTING))
     points = list(Space(CHOICES).points())

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tuner.simulate.calibrate import fit, predicted
+from tuner.simulate.calibrate import _Shape, fit, predicted
 from tuner.simulate.curves import Curve, CurvePoint, curves_of
 from tuner.simulate.policy import Policy
 from tuner.simulate.service import ServiceModel
@@ -84,6 +84,39 @@ def test_five_configurations_predict_others(truth):
     # Run times between the sizes that were measured are known to about 15 % only.
     assert np.mean(np.abs(rates)) < 0.20
     assert np.median(np.abs(tails)) < 0.25
+
+
+CLIFF = ServiceModel(
+    sizes=(1, 64, 65, 256), run_ms=(3.0, 9.0, 16.0, 40.0), contention=0.9, delay_ms=0.5, spread=0.1
+)
+"""A kernel that changes above 64 rows: one row more takes 1.8 times as long."""
+
+
+def test_a_jump_at_one_size_is_found_where_it_is():
+    tried = [batching(size, timeout, 1) for size, timeout in ((32, 2), (64, 0), (128, 5))]
+    curves = [measured(p, CLIFF, seed) for seed, p in enumerate([*TRAINED, *tried])]
+    found = fit(curves, largest_batch=128)
+    at = {size: float(found.service.run_of(np.array([size]))[0]) for size in (32, 64, 65, 128)}
+    assert at[65] / at[64] == pytest.approx(16.0 / 9.0, rel=0.2)
+    assert at[64] == pytest.approx(9.0, rel=0.15)
+    assert found.misfit < 1.5
+
+
+def test_without_a_jump_none_is_seen():
+    smooth = replace(CLIFF, sizes=(1, 256), run_ms=(3.0, 27.0))
+    tried = [batching(size, timeout, 1) for size, timeout in ((32, 2), (64, 0), (128, 5))]
+    curves = [measured(p, smooth, seed) for seed, p in enumerate([*TRAINED, *tried])]
+    run = fit(curves, largest_batch=128).service.run_of(np.array([64, 65]))
+    assert run[1] / run[0] < 1.1
+
+
+def test_derivatives_that_are_not_taken_are_nothing(monkeypatch):
+    """A load says nothing of sizes that its batches never reach, nor of cores it never shares."""
+    curves = [measured(p, CPU, seed) for seed, p in enumerate(TRAINED)]
+    taken = fit(curves, largest_batch=128)
+    monkeypatch.setattr(_Shape, "touches", lambda *_: True)
+    every = fit(curves, largest_batch=128)
+    assert taken.parameters == every.parameters
 
 
 def test_plausible_models_spread_where_nothing_was_measured():

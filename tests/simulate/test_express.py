@@ -1,6 +1,7 @@
 """The short cut takes the same way: latencies equal those of the scheduler's full model."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -52,6 +53,43 @@ def test_the_highest_rates_are_those_of_the_full_model():
     found = [highest_rps(SINGLE, policy, SERVICE, slo, 0.01) for policy in POLICIES]
     expected = [sustainable_rps(policy, SERVICE, slo, SINGLE) for policy in POLICIES]
     np.testing.assert_allclose(found, expected, rtol=0.021)
+
+
+@pytest.mark.parametrize("wrong", [0.01, 0.7, 0.99, 1.03, 2.0, 100.0])
+def test_a_guess_leads_to_a_rate_that_keeps_the_slo_as_well(wrong):
+    slo = Slo((("p99", 25.0),))
+    ratios = []
+    for policy in POLICIES:
+        found = highest_rps(SINGLE, policy, SERVICE, slo, 0.01)
+        guessed = highest_rps(SINGLE, policy, SERVICE, slo, 0.01, guess_rps=wrong * found)
+        assert brief(SINGLE, guessed, policy, SERVICE).percentiles_ms((0.99,))[0] <= 25
+        ratios.append(guessed / found)
+    # One more request can change which batches form, so p99 is not monotone near saturation.
+    assert np.median(ratios) == pytest.approx(1, abs=0.02)
+    assert np.mean(np.log(ratios)) == pytest.approx(0, abs=0.06)
+
+
+@pytest.mark.parametrize("rate", [60.0, 2500.0])
+def test_what_lies_outside_the_extent_changes_no_latency(rate):
+    for policy in [*POLICIES, OFF]:
+        seen = brief(SINGLE, rate, policy, SERVICE)
+        fewest, most, beside = seen.extent
+        sizes = np.array([1, 2, 4, 8, 16, 32, 64])
+        times = SERVICE.run_of(sizes)
+        times[(sizes < fewest) | (sizes > most)] *= 3
+        unused = replace(SERVICE, sizes=tuple(sizes), run_ms=tuple(times))
+        if beside == 1:
+            unused = replace(unused, contention=0.9, cores=1.0, crowding=0.3)
+        # Between two sizes a time is drawn straight, so that the ends must be sizes as well.
+        ends = tuple(int(size) for size in sorted({*sizes, fewest, most}))
+        known = {int(size): time for size, time in zip(sizes, times, strict=True)}
+        within = SERVICE.run_of(np.array(ends))
+        run_ms = tuple(
+            float(time if fewest <= size <= most else known[size])
+            for size, time in zip(ends, within, strict=True)
+        )
+        again = brief(SINGLE, rate, policy, replace(unused, sizes=ends, run_ms=run_ms))
+        np.testing.assert_allclose(again.latency_ns, seen.latency_ns, rtol=1e-9, atol=1.0)
 
 
 def test_a_limit_below_the_service_time_is_met_at_no_rate():

@@ -8,7 +8,7 @@ averaged over these by how well each explains the rates, decides.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,7 @@ DIFFERENCES = 0.5
 BELIEF = 0.75
 """Weight of the fitted models together, before any rate has spoken."""
 
-SHORT = 48
+SHORT = 32
 """Candidates that are judged by every explanation; of the others only the best fit is asked."""
 
 Point = tuple[Policy, Traits]
@@ -106,6 +106,7 @@ class Proposer:
     traits: Traits = ()
     calibration: Calibration | None = None
     workload: Workload | None = None
+    guesses: dict[Point, float] = field(default_factory=dict)
 
     def propose(self, seen: Sequence[Seen], candidates: Sequence[Candidate]) -> Proposal | None:
         """Judge all candidates; None where too little was measured to fit a model to."""
@@ -168,10 +169,9 @@ class Proposer:
     ) -> Floats:
         """Logs of sustainable rates, or of `least`, by one of the plausible models."""
         workload = self._workload()
-        services = {traits: calibration.member(number, traits) for _, traits in points}
-        rates = np.array(
-            [self._rate(policy, services[traits], workload) for policy, traits in points]
-        )
+        servers = {traits for _, traits in points}
+        services = {traits: calibration.member(number, traits) for traits in servers}
+        rates = np.array([self._rate(point, services[point[1]], workload) for point in points])
         return np.asarray(np.log(np.maximum(rates, least)), np.float64)
 
     def _workload(self) -> Workload:
@@ -179,10 +179,18 @@ class Proposer:
             self.workload = Workload.poisson(REQUESTS, seed=self.seed + 1, rows=self.rows)
         return self.workload
 
-    def _rate(self, policy: Policy, service: ServiceModel, workload: Workload) -> float:
+    def _rate(self, point: Point, service: ServiceModel, workload: Workload) -> float:
+        """One configuration's rate; what the last model asked said of it is where to look."""
+        policy, _ = point
+        guess = self.guesses.get(point, 0.0)
         if fits(policy, workload):
-            return highest_rps(workload, policy, service, self.slo, RESOLUTION)
-        return sustainable_rps(policy, service, self.slo, workload, resolution=RESOLUTION)
+            rate = highest_rps(workload, policy, service, self.slo, RESOLUTION, guess_rps=guess)
+        else:
+            rate = sustainable_rps(
+                policy, service, self.slo, workload, resolution=RESOLUTION, guess_rps=guess or None
+            )
+        self.guesses[point] = rate
+        return rate
 
 
 def _shortlist(best: _Member, free: _Member) -> Ints:

@@ -21,11 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.simulate.curves import Curve, CurvePoint, Traits
-from tuner.simulate.express import brief, fits
+from tuner.simulate.express import Extent, brief, fits
 from tuner.simulate.least_squares import least_squares, squares
 from tuner.simulate.policy import Policy
 from tuner.simulate.residuals import Shown, residuals
-from tuner.simulate.scheduler import Outcome, simulate_closed
+from tuner.simulate.scheduler import MOST_BESIDE, Outcome, simulate_closed
 from tuner.simulate.service import NS_PER_MS, ServiceModel
 from tuner.simulate.sustain import Workload
 
@@ -165,10 +165,20 @@ class _Shape:
         rest["cores"] = max(1.0, rest["cores"] * math.exp(cores))
         return ServiceModel(tuple(sizes), tuple(float(value) for value in run), **rest)
 
-    def touches(self, index: int, traits: Traits) -> bool:
-        """Whether a parameter can change anything on a server with these traits."""
-        at = (index - 2 - len(self.sizes) - len(ROOM)) // 2
-        return at < 0 or self.traits[at] in traits
+    def touches(self, index: int, traits: Traits, extent: Extent, cores: float) -> bool:
+        """Whether a parameter can change anything of a load that used so much of the model."""
+        at = index - 2
+        if at < 0:
+            return True
+        if at < len(self.sizes):
+            if at == 0:
+                return extent.fewest_rows <= 1
+            return extent.most_rows > self.sizes[at - 1]
+        at -= len(self.sizes)
+        if at < len(ROOM):
+            undisturbed = {"contention": cores, "cores": cores, "crowding": 1.0}.get(ROOM[at][0])
+            return undisturbed is None or extent.most_beside > undisturbed
+        return self.traits[(at - len(ROOM)) // 2] in traits
 
     def _effects(self, logs: Floats, traits: Traits) -> tuple[float, float]:
         begin = 2 + len(self.sizes) + len(ROOM)
@@ -249,13 +259,14 @@ class _Problem:
             or float(np.abs(self.slopes[told].at - parameters).max()) > STALE
         ]
         rows = {at: np.zeros((len(left[at]), len(parameters))) for at in old}
+        used = {at: self._used(self.points[at], parameters) for at in old}
         for index in range(len(parameters)):
             moved = parameters.copy()
             moved[index] += STEP
             services: dict[Traits, ServiceModel] = {}
             for at in old:
                 told = self.points[at]
-                if not self.shape.touches(index, told.traits):
+                if not self.shape.touches(index, told.traits, *used[at]):
                     continue
                 if told.traits not in services:
                     services[told.traits] = self.shape.service(moved, told.traits)
@@ -264,6 +275,15 @@ class _Problem:
         for at in old:
             self.slopes[self.points[at]] = _Slope(parameters, rows[at])
         return np.concatenate([self.slopes[told].rows for told in self.points])
+
+    def _used(self, told: _Told, parameters: Floats) -> tuple[Extent, float]:
+        """How much of the model a load makes use of, and the cores that its batches share."""
+        service = self.shape.service(parameters, told.traits)
+        policy, point = told.policy, told.point
+        if point.offered_rps is not None and _is_brief(policy, point, self.workload):
+            return brief(self.workload, point.offered_rps, policy, service).extent, service.cores
+        beside = policy.threads if policy.batching else MOST_BESIDE
+        return Extent(1, self.shape.sizes[-1], beside), service.cores
 
     def _at(self, told: _Told, service: ServiceModel) -> Floats:
         return residuals(told.point, _shown(told.policy, told.point, service, self.workload))
@@ -304,7 +324,7 @@ def predicted(
 def _shown(policy: Policy, point: CurvePoint, service: ServiceModel, workload: Workload) -> Shown:
     """What the model makes of a load, by the brief simulation where that one can be used."""
     shares = [share for share, _ in point.percentiles_ms]
-    if point.offered_rps is not None and point.concurrency is None and fits(policy, workload):
+    if point.offered_rps is not None and _is_brief(policy, point, workload):
         seen = brief(workload, point.offered_rps, policy, service)
         return Shown(
             seen.throughput_rps, seen.percentiles_ms(shares), seen.rows_per_batch, seen.run_ms
@@ -316,6 +336,10 @@ def _shown(policy: Policy, point: CurvePoint, service: ServiceModel, workload: W
         outcome.rows_per_batch,
         _run_ms(outcome, service),
     )
+
+
+def _is_brief(policy: Policy, point: CurvePoint, workload: Workload) -> bool:
+    return point.concurrency is None and fits(policy, workload)
 
 
 def _run_ms(outcome: Outcome, service: ServiceModel) -> float:
