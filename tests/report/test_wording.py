@@ -49,8 +49,9 @@ def test_a_gain_names_both_rates_and_its_interval():
     found = headline(gain_run())
     assert found.tone == "good"
     assert found.text == "+150\u00a0% load over the server's default."
-    assert "500/s instead of 200/s within p99 ≤\u00a060\u00a0ms" in found.detail
-    assert "(95\u00a0% interval +141\u00a0% to +160\u00a0%)" in found.detail
+    assert "500/s instead of 200/s within p99\u00a0≤\u00a060\u00a0ms" in found.detail
+    assert "95\u00a0% interval of the gain +141\u00a0% to +160\u00a0%" in found.detail
+    assert "+150" not in found.detail
 
 
 def test_a_gain_over_a_default_that_carries_nothing_has_no_percentage():

@@ -304,6 +304,8 @@ def test_the_file_says_why_and_is_one_the_server_accepts():
         assert header[0] == "# Recommended by tuner for s, 2026-01-01."
         assert f"# Verdict: {decision.verdict}." in header[1]
         assert "# SLO: p99 <= 60 ms, errors <= 0.1 %." in header
+        assert text.count("95 % interval") == (decision.verdict == "gain")
+        assert text.count(f"{decision.gain.percent:+.1f} %") == 1
         read = BatchingParameters.from_text(text)
         read.check()
         assert read == winner.batching

@@ -69,11 +69,7 @@ def _best_of_search(run: Run, kept: Contender | None) -> Iterator[Card]:
     trials = [trial for trial in run.trials if trial.config.id == winner["config_id"]]
     if not trials or winner["config_id"] == run.recommended_id:
         return
-    gain = winner.get("gain")
     lines = _lines(run, trials, winner["sustainable_rps"], winner.get("rows_per_batch"))
-    if gain:
-        words = gain_words(gain["percent"], gain["low"], gain["high"], run.interval_percent)
-        lines = [("against the default", words), *lines]
     yield Card(
         look="search",
         term="Best of the search",
@@ -87,9 +83,8 @@ def _best_of_search(run: Run, kept: Contender | None) -> Iterator[Card]:
 def _card(run: Run, row: ClosingRow, term: str) -> Card:
     trials = _trials(run, row.contender)
     lines = _lines(run, trials, row.sustainable_rps, row.rows_per_batch)
-    if row.gain_percent is not None:
-        gain = gain_words(row.gain_percent, row.gain_low, row.gain_high, run.interval_percent)
-        lines = [("gain over default", gain), *lines]
+    if row.contender == "off":
+        lines = [*_against_default(run), *lines]
     return Card(
         look=row.contender,
         term=term,
@@ -98,6 +93,14 @@ def _card(run: Run, row: ClosingRow, term: str) -> Card:
         lines=tuple(lines),
         valid=row.valid,
     )
+
+
+def _against_default(run: Run) -> Iterator[tuple[str, str]]:
+    """Batching off beside the default where the final had both; the headline says all else."""
+    for found in run.recommendation.get("final") or ():
+        if found["arm"] == "off" and (gain := found.get("gain")):
+            words = gain_words(gain["percent"], gain["low"], gain["high"], run.interval_percent)
+            yield "beside the default", words
 
 
 def _lines(

@@ -1,6 +1,5 @@
 """Numbers and verdicts in words, one way of writing them for tables, plots and the page."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -112,7 +111,7 @@ def clip(text: str, length: int = 160) -> str:
 
 def promise_of(run: Run) -> str:
     """Write the SLO in words, typeset: `p99 ≤ 60 ms, errors ≤ 0.1 %`."""
-    words = run.slo.describe().replace("<= ", f"≤{_FIXED}")
+    words = run.slo.describe().replace(" <= ", f"{_FIXED}≤{_FIXED}")
     return words.replace(" ms", f"{_FIXED}ms").replace(" %", f"{_FIXED}%")
 
 
@@ -148,7 +147,7 @@ def headline(run: Run) -> Headline:
         return Headline(
             "No proven gain: keep the default.",
             "The best configuration and the server's default carry the same load within "
-            f"{promise}, as far as the noise of this machine lets anyone tell.{_interval(run)}",
+            f"{promise}, as far as the noise of this machine lets anyone tell.{_difference(run)}",
             "tie",
             "neutral",
         )
@@ -156,7 +155,7 @@ def headline(run: Run) -> Headline:
         return Headline(
             "No proven gain: keep the default.",
             f"No configuration that was tried proved to carry more load within {promise} than "
-            f"the server's default.{_interval(run)}",
+            f"the server's default.{_difference(run)}",
             "no gain",
             "neutral",
         )
@@ -164,7 +163,7 @@ def headline(run: Run) -> Headline:
         "Provisional: the best so far is not confirmed.",
         f"It carried the most load within {promise} in the search, but was not yet measured "
         "again beside the default on fresh server starts. Resume the run to confirm it."
-        f"{_interval(run)}",
+        f"{_difference(run)}",
         "not proven",
         "neutral",
     )
@@ -182,7 +181,7 @@ def _gain(run: Run, promise: str) -> Headline:
     best = rate(run.recommendation["recommended"].get("sustainable_rps"))
     default = run.recommendation.get("default")
     instead = f" instead of {rate(default.get('sustainable_rps'))}" if default else ""
-    detail = f"{best}{instead} within {promise}.{_interval(run)}{_blocks(run)}"
+    detail = f"{best}{instead} within {promise}{_interval(run)}{_blocks(run)}."
     gain = run.recommendation.get("gain")
     if gain:
         text = f"{signed_percent(gain['percent'])} load over the server's default."
@@ -193,15 +192,22 @@ def _gain(run: Run, promise: str) -> Headline:
     return Headline(text, detail, "proven", "good")
 
 
-def _gain_of(run: Run, gain: Mapping[str, float]) -> str:
-    return gain_words(gain["percent"], gain["low"], gain["high"], run.interval_percent)
-
-
-def _interval(run: Run) -> str:
+def _difference(run: Run) -> str:
+    """How far the search's best lies from the default."""
     gain = run.recommendation.get("gain")
     if not gain:
         return ""
-    return f" Measured difference: {_gain_of(run, gain)}."
+    words = gain_words(gain["percent"], gain["low"], gain["high"], run.interval_percent)
+    return f" Measured difference: {words}."
+
+
+def _interval(run: Run) -> str:
+    """Where the gain lies that the headline names."""
+    gain = run.recommendation.get("gain")
+    if not gain or gain["low"] is None:
+        return ""
+    low, high = signed_percent(gain["low"]), signed_percent(gain["high"])
+    return f"; {run.interval_percent:g}{_FIXED}% interval of the gain {low} to {high}"
 
 
 def _blocks(run: Run) -> str:
@@ -213,7 +219,7 @@ def _blocks(run: Run) -> str:
         if found["config_id"] == run.recommended_id
         for rate_rps in found["rates_rps"]
     )
-    return f" In {count} interleaved blocks on fresh starts." if count > 1 else ""
+    return f", from {count} interleaved blocks on fresh starts" if count > 1 else ""
 
 
 def _nothing_to_recommend(run: Run, promise: str) -> Headline:

@@ -108,9 +108,8 @@ def _proof(best: Finding, found: Sequence[Finding]) -> str:
     if best.gain is None or best.gain.low is None:
         return "the SLO holds with it and at no load with the server's defaults"
     text = (
-        f"proven gain of {best.gain.percent:.0f} % [{best.gain.low:.0f}, {best.gain.high:.0f}] in "
-        f"sustainable rate over the server's defaults, in {best.pairs} interleaved blocks on "
-        "fresh starts"
+        f"proven gain of {best.gain.describe()} in sustainable rate over the server's defaults, "
+        f"in {best.pairs} interleaved blocks on fresh starts"
     )
     others = [item for item in found if item.proven and item is not best]
     if others and others[0].contender.arm != "off":
@@ -134,7 +133,7 @@ def _kept(
     assert gain is not None
     text = (
         "no proven gain: the best of the search differs from the server's defaults by "
-        f"{gain.percent:+.0f} % [{gain.low:+.0f}, {gain.high:+.0f}] on fresh starts"
+        f"{gain.describe()} on fresh starts"
     )
     narrow = gain.high is not None and gain.high < TIE * 100
     return Decision("tie" if narrow else "none", default, config, gain, found, text)

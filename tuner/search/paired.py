@@ -53,6 +53,13 @@ class Gain:
         """Whether the whole interval lies below zero."""
         return self.high is not None and self.high < 0
 
+    def describe(self) -> str:
+        """Words such as `+12.3 % (95 % interval +10.1 to +14.6 %)`."""
+        if self.low is None or self.high is None:
+            return f"{self.percent:+.1f} % (not confirmed)"
+        interval = f"{100 * CONFIDENCE:g} % interval {self.low:+.1f} to {self.high:+.1f} %"
+        return f"{self.percent:+.1f} % ({interval})"
+
 
 def paired_gain(
     ours: Sequence[float], theirs: Sequence[float], *, comparisons: int = 1

@@ -147,7 +147,6 @@ def file_text(
     says that it should not be deployed.
     """
     batching = decision.config.batching
-    gain = decision.gain
     lines = [
         f"Recommended by tuner for {scenario}, {when}.",
         f"Verdict: {decision.verdict}. {decision.why[:1].upper()}{decision.why[1:]}.",
@@ -155,15 +154,9 @@ def file_text(
         f"Measured on: {server.launcher} server, {server.image or server.version}"
         f"{server.through and f', through {server.through}'}.",
     ]
-    if gain is not None:
-        interval = (
-            "not confirmed"
-            if gain.low is None
-            else f"95 % interval {gain.low:.1f} to {gain.high:.1f} %"
-        )
-        lines.append(
-            f"Gain in sustainable rate over the defaults: {gain.percent:.1f} % ({interval})."
-        )
+    # A gain that the final judged is part of the verdict's reason.
+    if decision.verdict == "undecided" and decision.gain is not None:
+        lines.append(f"Gain of the search over the defaults: {decision.gain.describe()}.")
     for found in overload_of(decision, records):
         words = found.describe()
         lines.append(f"Overload: {words}.")
