@@ -307,6 +307,10 @@ class Drift:
 OverloadFinding = Literal["carries", "slows", "sheds", "stalls"]
 
 
+LOST = 0.8
+"""A server that keeps less of its sustainable rate within the limits fails whom it could serve."""
+
+
 @dataclass(frozen=True, slots=True)
 class Overload:
     """What a server did with `share` of its sustainable rate (1.2: 120 %).
@@ -326,6 +330,11 @@ class Overload:
     recovery_s: float | None
     finding: OverloadFinding
 
+    @property
+    def kept_share(self) -> float:
+        """The goodput as a share of the sustainable rate; it should stay near 1."""
+        return self.goodput_rps * self.share / self.offered_rps
+
     def describe(self) -> str:
         """Words such as `at 120 % of the sustainable rate it sheds 14 %`."""
         done = {
@@ -334,6 +343,8 @@ class Overload:
             "sheds": f"it sheds {self.shed_share * 100:.0f} % at once",
             "stalls": f"it stalls: {self.late_share * 100:.0f} % are late",
         }[self.finding]
+        if self.finding in {"sheds", "slows"} and self.kept_share < LOST:
+            done += f" and keeps {self.kept_share * 100:.0f} % of that rate within the limits"
         tail = "" if self.answered_tail_ms is None else f", tail {self.answered_tail_ms:,.0f} ms"
         back = (
             "does not recover in time"

@@ -141,8 +141,8 @@ def test_predictions_say_what_they_are():
     assert said.lines[1].endswith("it would carry as much")
 
 
-def over(finding, share=1.2, shed=0.14, recovery=0.4):
-    return Overload(share, 600.0, 520.0, shed, 0.01, 48.0, recovery, finding)
+def over(finding, share=1.2, shed=0.14, recovery=0.4, goodput=520.0):
+    return Overload(share, 600.0, goodput, shed, 0.01, 48.0, recovery, finding)
 
 
 def test_overload_tests_are_told_with_their_queue():
@@ -154,7 +154,26 @@ def test_overload_tests_are_told_with_their_queue():
     assert first.load == "120 % of its sustainable rate"
     assert (first.shed, first.recovery) == ("14\u00a0%", "0.4 s")
     assert (second.finding, second.recovery) == ("stalls", "not seen")
+    assert first.goodput == "520 (104\u00a0%)"  # of the 500/s that 600/s are 120 % of
     assert not first.deployed
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (over("carries"), ("carries", "good")),
+        (over("sheds"), ("sheds", "good")),
+        (over("slows"), ("slows", "neutral")),
+        (over("sheds", goodput=300.0), ("sheds, many too late", "neutral")),
+        (over("slows", goodput=200.0), ("slows, most too late", "bad")),
+        (over("sheds", goodput=0.0), ("sheds, all too late", "bad")),
+        (over("stalls"), ("stalls", "bad")),
+    ],
+)
+def test_shedding_without_answers_in_time_is_not_called_good(found, said):
+    test = trial(5, "overload", BEST, overload=(found,))
+    (row,) = overload_rows(replace(gain_run(), trials=(test,)))
+    assert (row.finding, row.tone) == said
 
 
 def curve_with(measurement_change, at=BEST, **trial_changes):
@@ -224,16 +243,23 @@ def test_without_a_repetition_the_noise_is_not_known():
 
 
 def test_the_smallest_gain_follows_from_the_finals_pairs():
-    """Ratios 1.1 and 1.3 by hand: logs 0.0953 and 0.2624, sd 0.1181 / sqrt 2 = 0.0835;
-    t(0.95, 1) + t(0.6, 1) = 12.706 + 1.376: exp(1.1762) - 1 = 224 %."""
+    """Ratios 1.1, 1.2 and 1.3 by hand: logs 0.0953, 0.1823, 0.2624, sd 0.0836 / sqrt 3 = 0.0482;
+    t(0.95, 2) + t(0.6, 2) = 4.303 + 1.061: exp(0.2587) - 1 = 30 %. At worst the scatter is
+    sqrt(2 / 0.1026) = 4.415 times that: exp(1.1421) - 1 = 213 %."""
+    found = smallest_gain([110.0, 120.0, 130.0])
+    assert found == "about 30\u00a0%, at worst 213\u00a0%"
+    assert smallest_gain([110.0, 130.0]) == "not known"
+
+
+def smallest_gain(winner):
     final = [
-        {"arm": "winner", "config_id": BEST.id, "rates_rps": [110.0, 130.0]},
-        {"arm": "default", "config_id": DEFAULT.id, "rates_rps": [100.0, 100.0]},
+        {"arm": "winner", "config_id": BEST.id, "rates_rps": winner},
+        {"arm": "default", "config_id": DEFAULT.id, "rates_rps": [100.0] * len(winner)},
     ]
     run = gain_run()
     run = replace(run, recommendation={**run.recommendation, "final": final})
     facts = {fact.name: fact.value for fact in trust(run).facts}
-    assert facts["Smallest gain told from noise"] == "about 224\u00a0%"
+    return facts["Smallest gain told from noise"]
 
 
 def test_time_is_split_as_far_as_the_server_tells():

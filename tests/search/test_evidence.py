@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 from trials import DEFAULT, OFF, batched, trial
 
-from tuner.records import Config, GpuEvidence, ServerEvidence
+from tuner.records import Config, GpuEvidence, ServerEvidence, Verdict
 from tuner.search.evidence import indifferent, reasons
 
 
@@ -95,6 +95,12 @@ def test_a_parameter_that_changed_nothing_is_named():
     )
 
 
+def undecided(record):
+    """Above its rate no load was seen to miss the promise."""
+    held, above = record.levels
+    return replace(record, levels=(held, replace(above, verdict=Verdict(True, None, {}))))
+
+
 @pytest.mark.parametrize(
     "records",
     [
@@ -104,6 +110,7 @@ def test_a_parameter_that_changed_nothing_is_named():
         [trial(1, "guide", batched(32), 600.0), trial(2, "guide", batched(64), None)],
         [trial(1, "guide", batched(32), 600.0), trial(2, "guide", batched(64), 700.0)],
         [trial(1, "off", OFF, 600.0), trial(2, "default", DEFAULT, 600.0)],
+        [trial(1, "guide", batched(32), 600.0), undecided(trial(2, "guide", batched(64), 600.0))],
     ],
 )
 def test_nothing_is_claimed_that_was_not_compared(records):

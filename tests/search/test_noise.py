@@ -36,7 +36,7 @@ def test_the_aa_test_says_what_can_be_told_from_noise():
     assert noise.detectable_percent == pytest.approx(9.2, abs=0.3)
     assert noise.describe(5) == (
         "A/A test: equal starts of the default carried 200, 210, 195/s, a spread of 3.8 %; "
-        "5 blocks will prove a gain from 9 % on"
+        "5 blocks will prove a gain from 9 % on, as far as 3 starts can tell"
     )
     assert "one start says nothing" in noise_of(run(200.0), 5).describe(5)
 

@@ -8,6 +8,7 @@ from tuner.search.paired import (
     Gain,
     detectable_percent,
     paired_gain,
+    spread_at_worst,
     student_quantile,
 )
 
@@ -110,3 +111,15 @@ def test_with_many_blocks_the_detectable_gain_is_the_textbooks():
 def test_nothing_is_detectable_without_a_second_start():
     assert detectable_percent([100.0], 3) is None
     assert detectable_percent([100.0, 0.0], 3) is None
+
+
+@pytest.mark.parametrize(("count", "factor"), [(2, 15.95), (3, 4.415), (10, 1.645)])
+def test_few_values_bound_their_spread_but_loosely(count, factor):
+    """By tables: chi2(0.05) is 0.00393 with 1 degree, 0.1026 with 2, 3.325 with 9."""
+    assert spread_at_worst(count) == pytest.approx(factor, rel=1e-3)
+
+
+def test_the_bound_of_a_spread_holds_in_95_of_100_samples():
+    drawn = np.random.default_rng(5).normal(0, 1, (20_000, 4))
+    covered = drawn.std(axis=1, ddof=1) * spread_at_worst(4) >= 1
+    assert covered.mean() == pytest.approx(0.95, abs=0.01)

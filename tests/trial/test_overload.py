@@ -6,6 +6,7 @@ import pytest
 from trial.simulated import SimulatedServer, exponential, levels
 from trials import trial
 
+from tuner.records import Overload
 from tuner.trial.run import measured
 
 CAPACITY = 500.0
@@ -39,6 +40,14 @@ def test_an_endless_queue_stalls_and_takes_its_time_to_recover(tmp_path):
     assert more.answered_tail_ms > 150
     # 160 requests too many every second for 2 s are drained by the 148 that 80 % leave free.
     assert more.recovery_s is None or more.recovery_s > 1.5
+
+
+def test_what_sheds_and_answers_the_rest_too_late_says_so():
+    found = Overload(1.5, 600.0, 100.0, 0.2, 0.6, 140.0, 0.0, "sheds")
+    assert found.kept_share == 0.25
+    assert (
+        "it sheds 20 % at once and keeps 25 % of that rate within the limits" in found.describe()
+    )
 
 
 def test_a_server_with_room_to_spare_carries_it(tmp_path):

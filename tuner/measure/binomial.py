@@ -1,8 +1,9 @@
-"""Exact tails of the binomial and of Student's t, from the regularised incomplete beta function.
+"""Exact tails of the binomial, of Student's t, and of the chi-square.
 
-Counts may be fractional here: an effective sample size is rarely a whole number, and the beta
-form of the binomial tail extends to it (Korn & Graubard, "Confidence intervals for proportions
-with small expected number of positive counts estimated from survey data", 1998).
+The first two come from the regularised incomplete beta function. Counts may be fractional here:
+an effective sample size is rarely a whole number, and the beta form of the binomial tail extends
+to it (Korn & Graubard, "Confidence intervals for proportions with small expected number of
+positive counts estimated from survey data", 1998).
 """
 
 import math
@@ -68,3 +69,17 @@ def student_tail(t: float, degrees: int) -> float:
     if degrees <= 0:
         return 1.0
     return incomplete_beta(degrees / 2, 0.5, degrees / (degrees + t * t))
+
+
+def chi_square_below(x: float, degrees: int) -> float:
+    """Probability that a chi-square variable is at most `x` (DLMF 8.7.1, all terms positive)."""
+    if x <= 0:
+        return 0.0
+    a, half = degrees / 2, x / 2
+    term = total = math.exp(a * math.log(half) - half - math.lgamma(a + 1))
+    n = 1
+    while term > _PRECISION * total:
+        term *= half / (a + n)
+        total += term
+        n += 1
+    return min(1.0, total)

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
-from tuner.records import Overload, TrialRecord
+from tuner.records import LOST, Overload, TrialRecord
 from tuner.report.run import Run
-from tuner.report.wording import milliseconds, number, share
+from tuner.report.wording import Tone, milliseconds, number, share
+
+HALF = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,7 @@ class OverloadRow:
     tail: str
     recovery: str
     finding: str
+    tone: Tone
     deployed: bool
 
 
@@ -36,17 +39,36 @@ def overload_rows(run: Run) -> tuple[OverloadRow, ...]:
 def _row(trial: TrialRecord, found: Overload, *, deployed: bool) -> OverloadRow:
     batching = trial.config.batching
     queue = batching.max_enqueued_batches if batching is not None else None
+    finding, tone = _judged(found)
     bound = "" if queue is None else f", a queue of {queue:,} batches"
     return OverloadRow(
         trial=trial.number,
         label=f"{trial.config.label()}{bound}",
         load=f"{100 * found.share:.0f} % of its sustainable rate",
         offered=number(found.offered_rps),
-        goodput=number(found.goodput_rps),
+        goodput=f"{number(found.goodput_rps)} ({share(found.kept_share)})",
         shed=share(found.shed_share),
         late=share(found.late_share),
         tail=milliseconds(found.answered_tail_ms),
-        recovery="not seen" if found.recovery_s is None else f"{found.recovery_s:.1f} s",
-        finding=found.finding,
+        recovery=_recovery(found.recovery_s),
+        finding=finding,
+        tone=tone,
         deployed=deployed,
     )
+
+
+def _judged(found: Overload) -> tuple[str, Tone]:
+    """What it does, and how good that is: shedding serves only those who are answered in time."""
+    if found.finding in {"carries", "stalls"}:
+        return found.finding, "good" if found.finding == "carries" else "bad"
+    if found.kept_share >= LOST:
+        return found.finding, "good" if found.finding == "sheds" else "neutral"
+    if found.kept_share >= HALF:
+        return f"{found.finding}, many too late", "neutral"
+    return f"{found.finding}, {'most' if found.goodput_rps else 'all'} too late", "bad"
+
+
+def _recovery(seconds: float | None) -> str:
+    if seconds is None:
+        return "not seen"
+    return "at once" if seconds == 0 else f"{seconds:.1f} s"

@@ -5,16 +5,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median, stdev
 
+from tuner.measure.percentiles import samples_for
 from tuner.records import Doubt, Measurement
 from tuner.report.run import Run, load_points
 from tuner.report.tables import contender_ids
 from tuner.report.wording import MISSING, number, share, signed_percent
-from tuner.search.noise import noise_of
-from tuner.search.paired import spread_of, student_quantile
+from tuner.search.noise import Noise, noise_of
+from tuner.search.paired import spread_at_worst, spread_of, student_quantile
 from tuner.search.ranking import search_trials, spoilt
+from tuner.slo import percentile_label
 
 NARROW = "\u00a0"
 """A space that no line ends at."""
+
+FEWEST = 3
+"""Fewer values say nothing of their scatter: that of two may be sixteen times what it seems."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +74,7 @@ def trust(run: Run) -> Trust:
         *_again(run),
         *_drifts(run),
         _loops(measurements),
-        _samples(measurements),
+        _samples(measurements, run.percentile),
         Fact(
             "Lateness of the generator",
             f"p99 {_span(m.lateness_p99_ms for m in measurements)} ms",
@@ -137,20 +142,31 @@ def _noise(run: Run) -> Iterator[Fact]:
         f"{spread:.1f}{NARROW}% ({where})",
         f"standard deviation between equal starts of the default: {listed}{more} requests/s",
     )
-    if (least := _detectable(run, noise.detectable_percent)) is not None:
-        yield Fact(
-            "Smallest gain told from noise",
-            f"about {least:.0f}{NARROW}%",
-            "what the final's blocks would prove in four of five runs; a smaller gain may be "
-            "there and go unseen",
-        )
+    yield from _detectable(run, noise)
 
 
-def _detectable(run: Run, unpaired: float | None) -> float | None:
+def _detectable(run: Run, noise: Noise) -> Iterator[Fact]:
     """From the scatter of the final's pairs, in which a block's luck cancels; else of starts."""
     ours, theirs = _final_rates(run, "winner"), _final_rates(run, "default")
-    if len(ours) != len(theirs) or len(ours) < 2:
-        return unpaired
+    least, of, count = noise.detectable_percent, "equal starts", len(noise.rates_rps)
+    if len(ours) == len(theirs) and len(ours) > 1:
+        least, of, count = _paired_percent(run, ours, theirs), "pairs", len(ours)
+    if least is None:
+        return
+    name = "Smallest gain told from noise"
+    if count < FEWEST:
+        yield Fact(name, "not known", f"{count} {of} say too little of their scatter")
+        return
+    worst = math.expm1(math.log1p(least / 100) * spread_at_worst(count)) * 100
+    yield Fact(
+        name,
+        f"about {least:.0f}{NARROW}%, at worst {worst:.0f}{NARROW}%",
+        "what the final's blocks would prove in four of five runs; a smaller gain may be there "
+        f"and go unseen. The scatter of {count} {of} is known no better than that",
+    )
+
+
+def _paired_percent(run: Run, ours: Sequence[float], theirs: Sequence[float]) -> float:
     logs = [math.log(our / their) for our, their in zip(ours, theirs, strict=True)]
     points = student_quantile(run.interval_percent / 100, len(logs) - 1) + student_quantile(
         0.6, len(logs) - 1
@@ -225,13 +241,14 @@ def _loops(measurements: list[Measurement]) -> Fact:
     )
 
 
-def _samples(measurements: list[Measurement]) -> Fact:
+def _samples(measurements: list[Measurement], percentile: str) -> Fact:
     counts = sorted(m.requests for m in measurements)
     effective = min(m.effective_samples for m in measurements)
     return Fact(
         "Requests a measurement",
         f"{counts[0]:,} to {counts[-1]:,}, median {counts[len(counts) // 2]:,}",
-        f"at least {effective:,.0f} of them independent; a p99 needs 1,000",
+        f"at least {effective:,.0f} of them independent; {percentile_label(percentile)} is "
+        f"shown from {samples_for(percentile):,} requests on",
     )
 
 

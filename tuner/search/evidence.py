@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from tuner.records import Config, Level, ServerEvidence, TrialRecord
+from tuner.search.ranking import bounded
 
 FULL = 0.9
 """Batches that hold this share of the largest are limited by it."""
@@ -143,7 +144,8 @@ def _gpus(trial: TrialRecord) -> Iterator[str]:
 def indifferent(records: Iterable[TrialRecord]) -> tuple[str, ...]:
     """Name parameters that were changed alone at least once and never changed the rate.
 
-    Rates count as equal within ALIKE. Trials of equal configurations are averaged first.
+    Rates count as equal within ALIKE; one that is but a lower bound is like no other. Trials of
+    equal configurations are averaged first.
     """
     rates = _rates(records)
     names = [*PARAMETERS, *sorted({name for config in rates for name, _ in config.flags})]
@@ -155,7 +157,7 @@ def indifferent(records: Iterable[TrialRecord]) -> tuple[str, ...]:
 def _rates(records: Iterable[TrialRecord]) -> dict[Config, float]:
     found: dict[Config, list[float]] = {}
     for record in records:
-        if record.config.batching is not None and record.sustainable_rps:
+        if record.config.batching is not None and record.sustainable_rps and bounded(record):
             found.setdefault(record.config, []).append(record.sustainable_rps)
     return {config: fmean(rates) for config, rates in found.items()}
 

@@ -48,7 +48,10 @@ class Noise:
         )
         if self.detectable_percent is None:
             return text
-        return f"{text}; {blocks} blocks will prove a gain from {self.detectable_percent:.0f} % on"
+        return (
+            f"{text}; {blocks} blocks will prove a gain from {self.detectable_percent:.0f} % on, "
+            f"as far as {len(self.rates_rps)} starts can tell"
+        )
 
 
 def references(records: Sequence[TrialRecord]) -> list[TrialRecord]:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.measure.binomial import student_tail
+from tuner.measure.binomial import chi_square_below, student_tail
 
 CONFIDENCE = 0.95
 """With which all intervals of one comparison hold together."""
@@ -107,6 +107,22 @@ def spread_of(rates: Sequence[float]) -> float | None:
     if len(rates) < 2 or min(rates) <= 0:
         return None
     return float(np.std(np.log(rates), ddof=1))
+
+
+def spread_at_worst(count: int) -> float:
+    """By which factor the true spread may exceed that of `count` values, with 95 % confidence.
+
+    sqrt((n - 1) / chi2(0.05, n - 1)): 15.9 for two values, 4.4 for three, 1.6 for ten.
+    """
+    degrees = count - 1
+    low, high = 0.0, float(degrees)  # the lower 5 % of a chi-square lie below its mean
+    while high - low > 1e-9 * high:
+        middle = (low + high) / 2
+        if chi_square_below(middle, degrees) > 1 - CONFIDENCE:
+            high = middle
+        else:
+            low = middle
+    return math.sqrt(degrees / high)
 
 
 def student_quantile(confidence: float, degrees: int) -> float:
