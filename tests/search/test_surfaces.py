@@ -1,5 +1,6 @@
-"""The replays' own parts: reading a surface, the hill climb, a replay."""
+"""The replays' own parts: reading a surface, the hill climb, a replay, the command over all."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -9,8 +10,11 @@ import pytest
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "search"
 sys.path.insert(0, str(BENCHMARK))
 
+import one_run  # noqa: E402
+import replay as command  # noqa: E402
+from figures import median_starts  # noqa: E402
 from hill_climb import HillClimb  # noqa: E402
-from replay import RECOMMENDED, Task, median_starts, replay  # noqa: E402
+from one_run import RECOMMENDED, SAMPLERS, Task, missing, replay  # noqa: E402
 from surface import Surface, config_of_key  # noqa: E402
 
 from tuner.errors import InputError  # noqa: E402
@@ -105,3 +109,96 @@ def test_a_replay_counts_starts_from_the_baselines_on():
 def test_null_counts_as_more_than_any_number():
     assert median_starts([3, None, 5]) == 5
     assert median_starts([3, None, None]) == float("inf")
+
+
+def small(folder):
+    """A folder of one surface with 15 configurations, the best by far first among them."""
+    rates = {4: 100, 8: 200, 16: 300, 32: 390, 64: 395}
+    lines = [
+        f"{size},{timeout},1,any,{rate - timeout / 100:g},{rate - timeout / 100:g},5,20,0,{at}"
+        for size, rate in rates.items()
+        for timeout in (0, 1000, 2000)
+        for at in (0, 1)
+    ]
+    lines += ["0,0,0,any,50,50,5,20,0,0", "1000,0,1,any,250,250,5,20,0,0"]
+    folder.mkdir(exist_ok=True)
+    file = folder / "small.csv"
+    file.write_text("# SLO: p99 <= 60 ms, no errors\n" + HEADER + "\n".join(lines) + "\n")
+    return folder
+
+
+def run_command(folder, out, *more):
+    command.main([str(folder), "--out", str(out), "--seeds", "2", "--jobs", "1", *more])
+    return json.loads((out / "results.json").read_text())
+
+
+QUICK = ("--samplers", "random", "grid", "hill-climb", "nsga2")
+
+
+def test_the_command_writes_what_scripts_read(tmp_path):
+    results = run_command(small(tmp_path / "in"), tmp_path / "out", *QUICK)
+    assert list(results) == list(QUICK[1:])
+    for by_surface in results.values():
+        assert list(by_surface) == ["small"]
+        found = by_surface["small"]
+        for name in ("starts_to_5pct", "starts_to_1pct", "regret_percent"):
+            assert len(found[name]) == 2
+        assert all(start >= 3 for start in found["starts_to_5pct"])
+        assert len(found["hypervolume"]) <= RECOMMENDED
+    assert results["grid"]["small"]["starts_to_5pct"] == [12, 12]  # in order: 32/0 is the tenth
+    assert "| small |" in (tmp_path / "out" / "results.md").read_text()
+    assert (tmp_path / "out" / "results.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_killed_it_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    folder, out = small(tmp_path / "in"), tmp_path / "out"
+    through = run_command(folder, tmp_path / "through", *QUICK)
+    done = []
+
+    def killed(task):
+        if len(done) == 5:
+            raise KeyboardInterrupt
+        done.append(task)
+        return replay(task)
+
+    monkeypatch.setattr(command, "replay", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_command(folder, out, *QUICK)
+    with (out / "replays.jsonl").open("a") as file:
+        file.write('{"replay": "cut sho')
+    again = []
+    monkeypatch.setattr(command, "replay", lambda task: again.append(task) or replay(task))
+    assert run_command(folder, out, *QUICK) == through
+    assert len(again) == 2 * len(QUICK[1:]) - 5
+    assert not set(again) & set(done)
+
+
+def test_what_was_replayed_on_another_surface_of_that_name_does_not_count(tmp_path):
+    folder, out = small(tmp_path / "in"), tmp_path / "out"
+    run_command(folder, out, "--samplers", "grid")
+    file = folder / "small.csv"
+    file.write_text(file.read_text().replace("4,0,1,any,100,100", "4,0,1,any,900,900"))
+    assert run_command(folder, out, "--samplers", "grid")["grid"]["small"]["starts_to_1pct"] == [
+        3,
+        3,
+    ]
+
+
+def test_a_sampler_that_is_not_installed_is_left_out_by_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(one_run.NEEDED, "gp", ("a_package_of_nobody",))
+    out = tmp_path / "out"
+    results = run_command(small(tmp_path / "in"), out, "--samplers", "grid", "gp")
+    assert list(results) == ["grid"]
+    assert "gp is left out: it needs a_package_of_nobody" in capsys.readouterr().out
+    assert "`gp` is left out" in (out / "results.md").read_text()
+
+
+@pytest.mark.parametrize("sampler", [name for name in SAMPLERS if not missing(name)])
+def test_every_sampler_searches_a_grid_with_holes(tmp_path, sampler):
+    folder = small(tmp_path / "in")
+    file = folder / "small.csv"
+    kept = [line for line in file.read_text().splitlines(True) if not line.startswith("16,1000")]
+    file.write_text("".join(kept))
+    found = replay(Task(file, sampler, 1))
+    assert found.starts_to_1pct is not None
+    assert found.starts_to_1pct <= 16
