@@ -30,7 +30,7 @@ RECOMMENDED = 15
 """Starts after which regret and hypervolume are taken."""
 
 BUDGET = 100
-BUDGETS = {"auto": 40}
+BUDGETS = {"auto": 30}
 """Starts before a replay is given up, where not BUDGET: a proposal of `auto` takes a tenth of a
 second, one of the others a hundredth."""
 

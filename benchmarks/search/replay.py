@@ -14,7 +14,8 @@ written.
 
 Every replay is kept in replays.jsonl as soon as it is done: killed, the same command goes on
 where it stopped. Seeds are the outermost loop, so that with a smaller `--seeds` what is there
-makes a table at once. A change of a surface, of the samplers or of the simulator begins anew.
+makes a table at once. A surface, or code that a sampler's choices depend on, that has
+changed since is replayed anew.
 """
 
 import argparse
@@ -41,10 +42,15 @@ from tuner.errors import TunerError
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-SOURCES = ("tuner/search", "tuner/simulate", "benchmarks/search")
+SOURCES = (
+    *(f"tuner/search/{name}.py" for name in ("ranking", "rules", "sampler", "space")),
+    *(f"benchmarks/search/{name}.py" for name in ("hill_climb", "one_run", "surface")),
+)
+SOURCES_OF_AUTO = (
+    *(f"tuner/search/{name}.py" for name in ("correction", "model_sampler", "proposing")),
+    "tuner/simulate/*.py",
+)
 """What a replay's outcome depends on, besides the surface."""
-
-WITHOUT_EFFECT = {"replay.py", "figures.py", "record.py", "decisions.py", "simulator.py"}
 
 SYNTHETIC_SEED = 101
 TOLD_EVERY_S = 20.0
@@ -78,16 +84,17 @@ class Journal:
 
 def _name(task: Task) -> str:
     """Changes with the surface's content and with the code."""
-    return f"{task.surface.stem} {_identity(task.surface)} {task.sampler} {task.seed}"
+    return (
+        f"{task.surface.stem} {_identity(task.surface, task.sampler)} {task.sampler} {task.seed}"
+    )
 
 
 @cache
-def _identity(surface: Path) -> str:
+def _identity(surface: Path, sampler: str) -> str:
+    sources = (*SOURCES, *(SOURCES_OF_AUTO if sampler == "auto" else ()))
     digest = hashlib.sha256(surface.read_bytes())
-    for folder in SOURCES:
-        for path in sorted((ROOT / folder).glob("*.py")):
-            if path.name not in WITHOUT_EFFECT:
-                digest.update(path.read_bytes())
+    for path in (path for source in sources for path in sorted(ROOT.glob(source))):
+        digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 

@@ -112,6 +112,9 @@ class ModelSampler(BaseSampler):
             else Space({name: tuple(values) for name, values in space.items()})
         )
         self._setting = setting
+        self._points: dict[str, Point] = {}
+        for point in self._space.points():
+            self._points.setdefault(config_of(point).id, point)
         self._rng = np.random.default_rng(seed)
         self._guides = guides
         self._fallback = TPESampler(seed=seed, multivariate=True, n_startup_trials=4)
@@ -171,7 +174,7 @@ class ModelSampler(BaseSampler):
         """Points that no trial has, as configurations; a part of them in a large space."""
         known = {config_of(trial.params).id for trial in trials if self._covers(trial)}
         known |= self.skipped
-        left = [point for point in self._space.points() if config_of(point).id not in known]
+        left = [point for name, point in self._points.items() if name not in known]
         if len(left) > MOST_CANDIDATES:
             chosen = self._rng.choice(len(left), MOST_CANDIDATES, replace=False)
             left = [left[at] for at in sorted(chosen)]

@@ -31,7 +31,7 @@ from tuner.errors import InputError, StoreError
 from tuner.records import TrialRecord
 from tuner.search.model_sampler import COST_S, CURVE, ModelSampler, Setting, to_json
 from tuner.search.rules import NoOps, is_no_op
-from tuner.search.space import Choice, Point, Space, config_of, point_of
+from tuner.search.space import Choice, Point, Space, config_of
 from tuner.simulate.curves import curve_of
 
 OBJECTIVES = ("sustainable_rps", "latency_ms")
@@ -70,6 +70,9 @@ class Sampler:
         self._setting = setting
         self._measured: set[str] = set()
         self._records: list[TrialRecord] = []
+        self._points: dict[str, Point] = {}
+        for point in space.points():
+            self._points.setdefault(config_of(point).id, point)
         self._no_ops = NoOps(space, reach)
         self._study = optuna.create_study(
             directions=list(DIRECTIONS), sampler=_sampler(name, seed, space, setting)
@@ -98,30 +101,30 @@ class Sampler:
         if not left:
             return None
         if self._name == "grid":
-            return left[0]
-        allowed = {config_of(point).id for point in left}
+            return next(iter(left.values()))
         if isinstance(self._study.sampler, ModelSampler):
-            every = {config_of(point).id for point in self._space.points()}
-            self._study.sampler.skipped = frozenset(every - allowed)
+            self._study.sampler.skipped = frozenset(self._points.keys() - left.keys())
         wanted: Counter[tuple[str, Choice]] = Counter()
         for _ in range(ASKS):
             trial = self._study.ask(self._distributions())
             point: Point = dict(trial.params)
             self._study.tell(trial, state=TrialState.FAIL)  # `tell` adds it once it is measured
-            if config_of(point).id in allowed:
+            if config_of(point).id in left:
                 return point
             wanted.update(point.items())
         # So that equal scores do not favour the corner where the enumeration starts.
-        random.Random(self._seed + len(left)).shuffle(left)
-        return max(left, key=lambda point: _likeness(point, wanted))
+        shuffled = list(left.values())
+        random.Random(self._seed + len(left)).shuffle(shuffled)
+        return max(shuffled, key=lambda point: _likeness(point, wanted))
 
-    def _unmeasured(self) -> list[Point]:
+    def _unmeasured(self) -> dict[str, Point]:
+        """The points that are worth a start, by the ids of their configurations."""
         no_ops = self._no_ops.among(self._records)
-        return [
-            point
-            for point in self._space.points()
-            if config_of(point).id not in self._measured and not is_no_op(point, no_ops)
-        ]
+        return {
+            name: point
+            for name, point in self._points.items()
+            if name not in self._measured and not is_no_op(point, no_ops)
+        }
 
     def _distributions(self) -> dict[str, BaseDistribution]:
         return {
@@ -129,7 +132,7 @@ class Sampler:
         }
 
     def _frozen(self, record: TrialRecord) -> FrozenTrial:
-        point = point_of(record.config, self._space)
+        point = self._points.get(record.config.id)
         state, values = _outcome(record)
         learnt: dict[str, object] = {}
         if self._setting is not None and record.levels:
