@@ -205,3 +205,27 @@ def test_what_a_flag_does_to_every_batch_is_learnt_and_doubtful_where_it_was_not
         for value in ("1", "4")
     }
     assert spread["4"] > 2 * spread["1"]
+
+
+def test_a_flag_that_spreads_an_operator_over_all_cores_is_told_from_one_that_does_little():
+    """Seen beside three others only, a batch that is fast alone looks like one that is not."""
+    narrow = replace(CPU, cores=2.7)
+    wide = replace(CPU, run_ms=tuple(0.45 * time for time in CPU.run_ms))  # they take turns
+    traits = (("wide", "1"), ("wide", "4"))
+    tried = [(TRAINED[0], "1", narrow), (batching(1000, 0, 4), "1", narrow)]
+    tried += [(batching(*p), "1", narrow) for p in ((32, 0, 1), (256, 0, 4), (32, 2, 1))]
+    tried += [(batching(128, 10, 4), "1", narrow)]
+    tried += [(batching(16, timeout, 4), "4", wide) for timeout in (0, 20)]
+    curves = [
+        replace(measured(policy, truth, seed), traits=(("wide", value),))
+        for seed, (policy, value, truth) in enumerate(tried)
+    ]
+    found = fit(curves[:5], largest_batch=128, traits=traits)
+    for count in range(6, len(curves) + 1):  # as a search does, one after the other
+        found = fit(curves[:count], largest_batch=128, traits=traits, start=found)
+    alone = found.member(0, (("wide", "4"),))
+    judge = Workload.poisson(4000, seed=99)
+    for policy in (batching(32, 0, 1), batching(64, 5, 1)):
+        expected = sustainable_rps(policy, wide, P99_60, judge)
+        assert sustainable_rps(policy, alone, P99_60, judge) == pytest.approx(expected, rel=0.25)
+    assert alone.slowness(4)[4] > 3

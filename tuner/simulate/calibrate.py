@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from tuner.simulate.curves import Curve, CurvePoint, Traits
 from tuner.simulate.express import Extent, brief, fits
-from tuner.simulate.least_squares import least_squares, squares
+from tuner.simulate.least_squares import Minimum, least_squares, squares
 from tuner.simulate.policy import Policy
 from tuner.simulate.residuals import Shown, residuals
 from tuner.simulate.scheduler import MOST_BESIDE, Outcome, simulate_closed
@@ -62,8 +62,9 @@ SUDDEN = 2.0
 """The prior of a jump falls off as (1 + (jump / JUMP)^2 / SUDDEN)^-SUDDEN/2: most are small, and
 the few that are not, such as a kernel that changes at one size, cost little more the larger."""
 
-TRAIT_SPEED, TRAIT_CORES = 0.35, 0.4
-"""How far, as log ratios, a flag's value may change times, and the cores that batches share."""
+TRAIT_SPEED, TRAIT_CORES = 0.6, 0.8
+"""How far, as log ratios, a flag's value may change times, and the cores that batches share: one
+that spreads an operator over all cores makes a lone batch fast, and leaves others none."""
 
 OFF_ALONE = 0.3
 """Like JUMP for a single row, which many libraries run by a path of its own."""
@@ -162,7 +163,11 @@ class _Shape:
             name: float(np.exp(value))
             for (name, _, _), value in zip(ROOM, logs[at : at + len(ROOM)], strict=True)
         }
-        rest["cores"] = max(1.0, rest["cores"] * math.exp(cores))
+        cores = rest["cores"] * math.exp(cores)
+        if cores < 1:  # a lone batch takes more than there is: beside others they take turns
+            alone = rest["contention"]
+            rest["contention"] = max(alone, 1 - (1 - alone) * cores)
+        rest["cores"] = max(1.0, cores)
         return ServiceModel(tuple(sizes), tuple(float(value) for value in run), **rest)
 
     def touches(self, index: int, traits: Traits, extent: Extent, cores: float) -> bool:
@@ -216,6 +221,7 @@ def fit(
         tried = [least_squares(problem, begin, rounds=ROUNDS_FIRST) for begin in _begin(problem)]
         nearest = min(tried, key=lambda result: result.cost)
         found = least_squares(problem, nearest.at, rounds=ROUNDS)
+    found = _other_side(problem, found, curves)
     return Calibration(
         shape=shape,
         service=shape.service(found.at),
@@ -348,6 +354,33 @@ def _run_ms(outcome: Outcome, service: ServiceModel) -> float:
     inside = outcome.latency_ns[done] - outcome.waited_ns[done]
     # With a busy front the wait before it is part of latency, and not of the run.
     return float(np.mean(inside)) / NS_PER_MS - service.delay_ms - service.front_ms
+
+
+SPREAD_OUT = ((-0.8, -1.4), (0.8, 1.4))
+"""Speed and cores of a flag's value from which a fit starts again: an operator spread over all
+cores, or no longer. In between lies a hill, and a fit that went downhill may have missed it."""
+
+NEW = 3
+"""Configurations with a value of a flag up to which its effect is looked for on both sides."""
+
+
+def _other_side(problem: _Problem, found: Minimum, curves: Sequence[Curve]) -> Minimum:
+    """The better minimum, where one lies on the other side for a value of a flag newly tried."""
+    shape = problem.shape
+    for number, trait in enumerate(shape.traits):
+        if not 0 < sum(trait in curve.traits for curve in curves) <= NEW:
+            continue
+        at = 2 + len(shape.sizes) + len(ROOM) + 2 * number
+        for step in SPREAD_OUT:
+            begin = found.at.copy()
+            begin[at : at + 2] += step
+            slopes = dict(problem.slopes)
+            tried = least_squares(problem, begin, rounds=ROUNDS_AGAIN)
+            if tried.cost < found.cost:
+                found = tried
+            else:
+                problem.slopes = slopes
+    return found
 
 
 FAMILIES = ((0.4, 1.0), (1.0, 1.05), (1.0, 4.0))
