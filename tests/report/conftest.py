@@ -22,31 +22,39 @@ def chromium():
         browser.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def opened(chromium):
-    """Open a page from disk with the network off; whatever it complains about fails the test."""
+    """Show a page from disk with the network off; whatever it complains about fails the test.
 
-    @contextmanager
-    def open_page(path, *, width=1440, height=900, **options):
-        context = chromium.new_context(
-            viewport={"width": width, "height": height},
-            offline=True,
-            permissions=["clipboard-read", "clipboard-write"],
-            **options,
-        )
-        page = context.new_page()
-        complaints = []
+    Each page is loaded once for all tests of a module: drawing its charts takes longest. What a
+    test does to it (a choice, a tab) stays done; size, medium and colours are set anew.
+    """
+    context = chromium.new_context(offline=True, permissions=["clipboard-read", "clipboard-write"])
+    loaded = {}
+
+    def load(path):
+        page, complaints = context.new_page(), []
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", lambda request: _note(complaints, request.url))
         page.goto(path.as_uri())
         if page.locator("[data-chart]").count():
             page.wait_for_selector("html[data-drawn=yes]")
+        return page, complaints
+
+    @contextmanager
+    def show_page(path, *, width=1440, media="screen", color_scheme="light"):
+        if path not in loaded:
+            loaded[path] = load(path)
+        page, complaints = loaded[path]
+        page.bring_to_front()
+        page.set_viewport_size({"width": width, "height": 900})
+        page.emulate_media(media=media, color_scheme=color_scheme)
         yield page
         assert complaints == []
-        context.close()
 
-    return open_page
+    yield show_page
+    context.close()
 
 
 def _note(complaints, url):

@@ -28,8 +28,8 @@ def pages(tmp_path_factory):
     return written
 
 
-@pytest.mark.parametrize("name", ["good", "evil"])
 @pytest.mark.parametrize("width", [360, 1440])
+@pytest.mark.parametrize("name", ["good", "evil"])
 def test_it_fits_its_place(opened, pages, name, width):
     with opened(pages[name], width=width) as page:
         assert not page.evaluate("document.documentElement.scrollWidth > innerWidth")

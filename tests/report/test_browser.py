@@ -1,7 +1,6 @@
 """The page as a person meets it, in a real browser, opened from disk with the network off."""
 
 import shutil
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +15,9 @@ from literal_runs import (
     gain_run,
     infeasible_run,
     invalid_run,
+    level,
     one_trial_run,
+    trial,
 )
 
 from tuner.batching import BatchingParameters
@@ -33,6 +34,13 @@ EXAMPLE = Path(__file__).parents[2] / "results" / "example"
 WIDTHS = (360, 1440)
 
 
+DEPLOYED = {
+    "name": "m", "image": "tensorflow/serving:2.20.0", "flags": {},
+    "models": [{"name": "m", "path": "/m"}], "cpus": [],
+}  # fmt: skip
+"""What the ways of starting a server are made of."""
+
+
 def written(run, folder):
     path = folder / "report.html"
     path.write_bytes(render_page(run, ()).encode("utf-8", "replace"))
@@ -41,7 +49,11 @@ def written(run, folder):
 
 @pytest.fixture(scope="module")
 def gain_page(tmp_path_factory):
-    return written(gain_run(), tmp_path_factory.mktemp("gain"))
+    return written(deployed(gain_run()), tmp_path_factory.mktemp("gain"))
+
+
+def deployed(run, **changes):
+    return replace(run, recommendation={**run.recommendation, "deployment": DEPLOYED}, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -60,11 +72,12 @@ def evil_page(tmp_path_factory):
     ],
     ids=["one trial", "nothing feasible", "only invalid", "only failed", "empty"],
 )
-@pytest.mark.parametrize("width", WIDTHS)
-def test_any_run_gives_a_page_that_says_where_it_stands(opened, tmp_path, run, said, width):
-    with opened(written(run, tmp_path), width=width) as page:
-        assert said in page.locator("h1").inner_text()
-        assert not overflows(page)
+def test_any_run_gives_a_page_that_says_where_it_stands(opened, tmp_path, run, said):
+    path = written(run, tmp_path)
+    for width in WIDTHS:
+        with opened(path, width=width) as page:
+            assert said in page.locator("h1").inner_text()
+            assert not overflows(page)
 
 
 def test_a_half_written_run_gives_a_page(opened, tmp_path):
@@ -79,6 +92,11 @@ def test_a_half_written_run_gives_a_page(opened, tmp_path):
 
 
 def overflows(page):
+    """Whether anything is wider than the window, once every chart has been drawn for its size."""
+    page.wait_for_function(
+        "[...document.querySelectorAll('[data-chart] svg')]"
+        ".every((svg) => svg.getBoundingClientRect().right <= innerWidth)"
+    )
     return page.evaluate("document.documentElement.scrollWidth > innerWidth")
 
 
@@ -95,8 +113,40 @@ def test_charts_fit_their_place(opened, gain_page, width):
     with opened(gain_page, width=width) as page:
         assert not overflows(page)
         assert page.locator("[data-chart] svg").count() == 7
-        for drawing in page.locator("[data-chart] svg").all():
-            assert drawing.bounding_box()["width"] <= width
+        assert page.evaluate(TOUCHING) == []
+
+
+TOUCHING = """(() => {
+  const names = [...document.querySelectorAll("[data-chart=front] .role-mark text")]
+    .filter((text) => getComputedStyle(text).strokeWidth !== "5px")
+    .map((text) => [text.textContent, text.getBoundingClientRect()]);
+  return names.flatMap(([one, a], at) => names.slice(at + 1)
+    .filter(([, b]) => a.left < b.right && b.left < a.right)
+    .filter(([, b]) => a.top < b.bottom && b.top < a.bottom)
+    .map(([other]) => [one, other]));
+})()"""
+"""The contenders' names on the front that cover one another."""
+
+
+def crowded_run():
+    """A slow model: three configurations within a few requests a second and a few ms."""
+    run = gain_run()
+    off, default, other, best = run.trials
+    return replace(run, trials=(
+        trial(0, "off", off.config, [level(20, 52.0), level(26, 56.0)], reference=1),
+        trial(1, "default", default.config, [level(20, 50.0), level(27, 57.0)], reference=1),
+        trial(2, "guide", other.config, [level(24, 51.0)], reference=0),
+        trial(3, "sampler", best.config, [level(21, 49.0), level(28, 58.0)], reference=1),
+    ))  # fmt: skip
+
+
+def test_names_of_close_points_do_not_cover_one_another(opened, tmp_path):
+    path = written(crowded_run(), tmp_path)
+    for width in WIDTHS:
+        with opened(path, width=width) as page:
+            assert not overflows(page)
+            assert page.locator("[data-chart=front] .role-mark text").count() == 7  # and the limit
+            page.wait_for_function(f"({TOUCHING}).length === 0")
 
 
 def test_hovering_a_point_names_its_configuration_load_and_latency(opened, gain_page):
@@ -119,7 +169,8 @@ def ask(page, percentile, limit):
 
 def test_another_promise_names_its_configuration_and_its_file(opened, gain_page):
     with opened(gain_page) as page:
-        assert "max 32, timeout 2000 µs, 2 threads" in page.locator("#choice-answer").inner_text()
+        assert "max 32, timeout 2000 µs, 2 threads" in ask(page, "p99", 60)
+        assert "This run's own promise" in page.locator("#choice-detail").inner_text()
         assert ask(page, "p99", 40) == "For p99 ≤ 40 ms: max 8, 2 allowed sizes."
         trial = next(trial for trial in gain_run().trials if trial.config == OTHER)
         expected = deployable(trial, Slo((("p99", 40.0),))).batching
@@ -138,6 +189,8 @@ def test_every_copy_button_copies_its_text(opened, gain_page):
             panel.get_by_role("button").click()
             copied = page.evaluate("navigator.clipboard.readText()")
             assert copied == panel.locator("pre").text_content()
+        page.get_by_role("button", name="Copy the flags").click()
+        assert "--grpc_max_threads=256" in page.evaluate("navigator.clipboard.readText()")
         ask(page, "p99", 40)
         page.get_by_role("button", name="Copy the file for this promise").click()
         assert "max_batch_size" in page.evaluate("navigator.clipboard.readText()")
@@ -147,8 +200,9 @@ def test_the_keyboard_alone_reaches_everything(opened, gain_page):
     with opened(gain_page) as page:
         page.get_by_role("tab").first.focus()
         page.keyboard.press("ArrowRight")
-        assert page.locator("#way-flags").is_visible()
+        assert page.locator("#way-docker").is_visible()
         assert not page.locator("#way-file").is_visible()
+        assert page.locator("#flags").is_visible()
         chart = page.locator("[data-chart=front]")
         chart.focus()
         page.keyboard.press("End")
@@ -162,40 +216,36 @@ def test_the_keyboard_alone_reaches_everything(opened, gain_page):
             reached.add(
                 page.evaluate("document.activeElement.id || document.activeElement.tagName")
             )
-        assert {"tab-flags", "choice-percentile", "choice-limit", "A"} <= reached
+        assert {"tab-docker", "choice-percentile", "choice-limit", "A"} <= reached
 
 
 def test_paper_shows_everything_in_black_on_white(opened, gain_page):
-    with opened(gain_page, color_scheme="dark") as page:
-        page.emulate_media(media="print", color_scheme="dark")
+    with opened(gain_page, media="print", color_scheme="dark") as page:
+        page.evaluate("dispatchEvent(new Event('beforeprint'))")
         style = "getComputedStyle(document.body)"
         assert page.evaluate(f"{style}.backgroundColor") == "rgb(255, 255, 255)"
         assert page.evaluate(f"{style}.color") == "rgb(31, 35, 40)"
-        assert page.locator("#way-file").is_visible()
-        assert page.locator("#way-flags").is_visible()
-        assert not page.locator("nav").is_visible()
-        assert not page.locator("#choice").is_visible()
+        for name in ("#way-file", "#flags", "#environment table", "#trials table"):
+            assert page.locator(name).is_visible(), name
+        for name in ("nav", "#choice", ".copy-button", "#environment summary"):
+            assert not page.locator(name).first.is_visible(), name
+        for drawing in page.locator("[data-chart] svg").all():
+            assert drawing.bounding_box()["width"] < 718  # A4 at 96 dots an inch, less its margins
+        page.evaluate("dispatchEvent(new Event('afterprint'))")
+        assert page.locator("#environment details[open]").count() == 0
 
 
-def test_paper_has_one_way_of_starting_the_server_at_most(opened, tmp_path):
-    run = gain_run()
-    described = {
-        "name": "m", "image": "tensorflow/serving:2.20.0", "flags": {},
-        "models": [{"name": "m", "path": "/m"}], "cpus": [],
-    }  # fmt: skip
-    deployable = replace(run, recommendation={**run.recommendation, "deployment": described})
-    for server, shown in (
-        (run.server, []),
-        (ServerIdentity("docker", "2.20.0", "tensorflow/serving:2.20.0"), ["way-docker"]),
-    ):
-        with opened(written(replace(deployable, server=server), tmp_path)) as page:
-            page.emulate_media(media="print")
+def test_paper_has_one_way_of_starting_the_server_at_most(opened, gain_page, tmp_path):
+    docker = ServerIdentity("docker", "2.20.0", "tensorflow/serving:2.20.0")
+    in_docker = written(deployed(gain_run(), server=docker), tmp_path)
+    for path, shown in ((gain_page, []), (in_docker, ["way-docker"])):
+        with opened(path, media="print") as page:
             printed = [
                 panel.get_attribute("id")
                 for panel in page.locator(".panel").all()
                 if panel.is_visible()
             ]
-            assert printed == ["way-file", "way-flags", *shown]
+            assert printed == ["way-file", *shown]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -216,17 +266,15 @@ def test_a_page_without_scripts_still_says_all_that_is_text(chromium, gain_page)
     page = context.new_page()
     page.goto(gain_page.as_uri())
     assert page.locator("#way-file").is_visible()
-    assert page.locator("#way-flags").is_visible()
+    assert page.locator("#flags").is_visible()
     assert "need scripts" in page.locator("#plots").inner_text()
     context.close()
 
 
-def test_five_hundred_trials_open_at_once_and_can_be_mailed(opened, tmp_path):
+def test_five_hundred_trials_open_and_can_be_mailed(opened, tmp_path):
     path = written(big_run(500), tmp_path)
     assert path.stat().st_size < 5_000_000
-    begun = time.monotonic()
     with opened(path) as page:
-        assert time.monotonic() - begun < 6  # 1.5 s on an idle machine
         assert page.locator("#trials tbody tr").count() == 500
         assert "max" in ask(page, "p99", 30)
 

@@ -81,7 +81,7 @@ def _add(
     label = trial.config.label()
     mean_ms, queue_ms = level.measurement.mean_ms, server.queue_ms
     rows[ids] = BatchRow(
-        label=clip(f"{curve.name}: {label}" if curve else label, 52),
+        label=clip(f"{curve.name}: {label}" if curve else label),
         look=curve.look if curve else None,
         offered_rps=level.measurement.offered_rps,
         sustained=trial.reference is not None,
@@ -115,7 +115,7 @@ def draw_batches(info: BatchInfo) -> "Figure":
 
 
 def _tick(row: BatchRow) -> str:
-    return plain(f"{row.label} · {rate(row.offered_rps)}{'' if row.sustained else '*'}")
+    return plain(f"{clip(row.label, 52)} · {rate(row.offered_rps)}{'' if row.sustained else '*'}")
 
 
 def _draw_dots(axes: "Axes", info: BatchInfo, values: Sequence[float | None]) -> None:

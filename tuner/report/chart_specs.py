@@ -7,6 +7,7 @@ from tuner.report.vega import (
     QUEUEING,
     RUNNING,
     SHAPES,
+    TICKS,
     UNSPLIT,
     Spec,
     by_look,
@@ -94,29 +95,18 @@ def _front() -> list[Spec]:
                 "fill": {**by_look(COLOURS), "legend": None},
             },
         },
-        *(
-            layer
-            for align in ("left", "center", "right")
-            for layer in (
-                *_names(at, f"upper-{align}", align, -26, "bottom"),
-                *_names(at, f"lower-{align}", align, 14, "top"),
-            )
-        ),
+        *_names(at),
     ]  # fmt: skip
 
 
-def _names(at: Spec, data: str, align: str, dy: int, baseline: str) -> list[Spec]:
-    """The contenders' names beside their points, on paper of their own to stay legible.
-
-    Names near an edge are aligned to grow away from it.
-    """
+def _names(at: Spec) -> list[Spec]:
+    """The contenders' names where the script found room, on paper of their own to stay legible."""
     mark = {
-        "type": "text", "dy": dy, "fontWeight": "bold", "lineBreak": "\n", "baseline": baseline,
-        "align": align,
-        "tooltip": {"content": "data"},
+        "type": "text", "fontWeight": "bold", "lineBreak": "\n", "baseline": "top",
+        "dx": {"expr": "datum.dx"}, "dy": {"expr": "datum.dy"}, "tooltip": {"content": "data"},
     }  # fmt: skip
     layer: Spec = {
-        "data": {"name": data},
+        "data": {"name": "labels"},
         "encoding": {**at, "text": {"field": "title"}},
     }
     halo = {"stroke": "var(--plot-paper)", "strokeWidth": 5, "strokeJoin": "round"}
@@ -198,19 +188,17 @@ def _percentiles() -> list[Spec]:
 
 
 def _waits() -> list[Spec]:
+    y: Spec = {"field": "label", "type": "nominal", "sort": None, "axis": None}
     return [
         {
             "data": {"name": "waits"},
-            "mark": {"type": "bar", "tooltip": {"content": "data"}},
+            "mark": {"type": "bar", "height": 14, "yOffset": 9, "tooltip": {"content": "data"}},
             "encoding": {
-                "y": {
-                    "field": "label", "type": "nominal", "sort": None,
-                    "axis": {"title": None, "labelLimit": {"expr": "width < 560 ? 130 : 330"},
-                             "domain": False, "ticks": False},
-                },
+                "y": y,
                 "x": {
                     "field": "ms", "type": "quantitative", "stack": "zero",
-                    "axis": {"title": "mean latency (ms), split", "format": ",~r"},
+                    "axis": {"title": "mean latency (ms), split", "format": ",~r",
+                             "tickCount": TICKS},
                 },
                 "color": {
                     "field": "part", "type": "nominal", "sort": None,
@@ -221,6 +209,13 @@ def _waits() -> list[Spec]:
                 },
                 "order": {"field": "order"},
             },
+        },
+        {
+            "data": {"name": "waits"},
+            "transform": [{"filter": "datum.order === 0"}],
+            "mark": {"type": "text", "align": "left", "dx": 3, "dy": -8, "x": 0,
+                     "limit": {"expr": "width"}},
+            "encoding": {"y": y, "text": {"field": "label"}},
         },
     ]  # fmt: skip
 

@@ -119,9 +119,11 @@ def render_page(run: Run, plots: tuple[Plot, ...]) -> str:
     """Render the page as HTML text; everything that comes from the run is escaped."""
     data = page_data(run)
     charts = shown_charts(data)
+    ways = ways_to_deploy(run)
     return template("report.html.jinja").render(
         run=run,
-        ways=ways_to_deploy(run),
+        started=tuple(way for way in ways if way.name != "flags"),
+        flags=next((way for way in ways if way.name == "flags"), None),
         why=why(run),
         remarks=remarks(run),
         steps=steps(run),
@@ -149,6 +151,7 @@ def render_page(run: Run, plots: tuple[Plot, ...]) -> str:
         trials=(trials := _trial_rows(run)),
         explained=any(row.why for row in trials),
         trust=trust(run),
+        machine=machine(run.environment),
         environment=tuple(flatten(run.environment)),
     )
 
@@ -178,8 +181,8 @@ def ways_to_deploy(run: Run) -> tuple[Way, ...]:
         ways.append(Way("file", "batching_parameters.txt", run.batching_text, note, printed=True))
     if flags:
         text = "".join(f"--{name}={value}\n" for name, value in flags.items())
-        note = "The server's flags; the figures hold only with all of these."
-        ways.append(Way("flags", "Flags", text, note, printed=True))
+        note = "The figures hold only with all of these."
+        ways.append(Way("flags", "The server's flags", text, note, printed=True))
     started_by = PRINTED.get(run.server.launcher)
     started = (
         Way(way.name, way.title, way.text, way.note, printed=way.name == started_by)
@@ -229,6 +232,20 @@ def _sustainable(trial: TrialRecord) -> str:
     """The rate, marked where it is a lower bound."""
     lower = trial.sustainable_rps and not bounded(trial)
     return f"{'≥ ' if lower else ''}{wording.number(trial.sustainable_rps)}"
+
+
+def machine(environment: Mapping[str, Any]) -> str:
+    """Name the host in a line: what it is, what it runs, and when."""
+    cpus, memory = environment.get("cpus"), environment.get("memory_gib")
+    known = (
+        environment.get("cpu_model"),
+        cpus and f"{cpus} CPU{'s' if cpus != 1 else ''}",
+        memory and f"{memory} GiB",
+        environment.get("gpus"),
+        environment.get("system"),
+        environment.get("started"),
+    )
+    return ", ".join(str(item) for item in known if item) or "Its host was not named."
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -218,5 +218,6 @@ def _draw_limit(axes: "Axes", share: float, limit: float) -> None:
 
 
 def curve_words(curve: PercentileCurve) -> str:
-    note = ", its sustainable rate" if curve.at_limit else ""
-    return f"{curve.name} at {rate(curve.offered_rps)}{note}"
+    if curve.at_limit:
+        return f"{curve.name}, {rate(curve.offered_rps)} sustained"
+    return f"{curve.name} at {rate(curve.offered_rps)}"

@@ -143,7 +143,6 @@ def _references(run: Run, points: Sequence[LoadPoint]) -> list[dict[str, Any]]:
             "name": curve.name,
             "look": curve.look,
             "recommended": run.recommended_id in curve.config_ids,
-            "above": curve.look != "recommended",
         }
         for curve in contender_curves(run)
         if curve.reference is not None
@@ -177,7 +176,7 @@ def _waits(run: Run) -> list[dict[str, Any]]:
     rows = [row for row in info.rows if row.queue_ms is not None] if info else []
     return [
         {
-            "label": f"{row.label} · {rate(row.offered_rps)}",
+            "label": f"{rate(row.offered_rps)} · {row.label}",
             "part": part,
             "order": order,
             "ms": rounded(ms),

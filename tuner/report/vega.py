@@ -16,7 +16,7 @@ Spec = dict[str, Any]
 AT_LIMIT = "recommended-at-limit"
 """The recommended once more, at a load of its own: its colour with another dash."""
 
-QUEUEING, RUNNING, ELSEWHERE = "queueing", "running the model", "the server's front and the way"
+QUEUEING, RUNNING, ELSEWHERE = "queueing", "running the model", "serving and network"
 UNSPLIT = "compute and the rest"
 """What the mean latency of a configuration is made of."""
 
@@ -64,21 +64,31 @@ CONFIG: Spec = {
     "legend": {
         "labelColor": "var(--ink)",
         "labelFontSize": 12,
-        "labelLimit": {"expr": "width < 560 ? width - 30 : 420"},
+        "labelLimit": {"expr": "width < 560 ? width - 20 : width < 900 ? width / 2 - 30 : 420"},
         "orient": "bottom",
-        "columns": {"expr": "width < 560 ? 1 : 3"},
+        "columns": {"expr": "width < 560 ? 1 : width < 900 ? 2 : 3"},
         "symbolStrokeWidth": 2,
         "title": None,
     },
     "text": {"color": "var(--ink)", "fontSize": 12},
 }
 
+TICKS: Spec = {"expr": "width < 420 ? 4 : 8"}
+"""About so many; on a phone labels of thousands would crowd."""
+
+SPARSE = (
+    "indexof([1, 2, 3, 5, 7], round(datum.value / pow(10, floor(log(datum.value) / LN10 + 1e-9))))"
+    " >= 0 || highest < 8 * lowest ? datum.label : ''"
+)
+"""On a long log scale, a label for these leading digits alone."""
+
 LATENCY: Spec = {
     "type": "quantitative",
     "scale": {"type": "log", "domain": [{"expr": "lowest"}, {"expr": "highest"}], "clamp": True},
     "axis": {
         "title": "{percentile} latency (ms, log scale)",
-        "format": "~r",
+        "format": ",~r",
+        "labelExpr": SPARSE,
     },
 }
 
@@ -98,7 +108,7 @@ def quantity(field: str, title: str, **scale: Any) -> Spec:
     return {
         "field": field,
         "type": "quantitative",
-        "axis": {"title": title, "format": ",~r", "tickCount": 8},
+        "axis": {"title": title, "format": ",~r", "tickCount": TICKS},
         "scale": {"nice": True, **scale},
     }
 

@@ -23,12 +23,16 @@ APART = frozenset({"max_enqueued_batches", "thread_pool_name"})
 
 @dataclass(frozen=True, slots=True)
 class Why:
-    """One configuration, and sentences made from what was measured of it at `load`."""
+    """One configuration, and sentences made from what was measured of it at `load`.
+
+    `front` says that it is shown for its place on the front alone.
+    """
 
     name: str
     label: str
     load: str
     sentences: tuple[str, ...]
+    front: bool = False
 
 
 def why(run: Run) -> tuple[Why, ...]:
@@ -51,6 +55,7 @@ def why(run: Run) -> tuple[Why, ...]:
                     *_steps(run, curve),
                 )
             ),
+            front=curve.look.startswith("front"),
         )
         for curve in curves
     )
@@ -153,7 +158,7 @@ def _steps(run: Run, curve: Curve) -> Iterator[str]:
         if not (bounded(trial) and bounded(here)):
             yield (
                 f"with {name} {theirs} instead of {ours} it carried {_at_least(trial)} in the "
-                f"search, and {_at_least(here)} with {ours}: no ratio can be given"
+                f"search, against {_at_least(here)}"
             )
             continue
         percent = (trial.sustainable_rps / here.sustainable_rps - 1) * 100
@@ -166,7 +171,7 @@ def _steps(run: Run, curve: Curve) -> Iterator[str]:
 def _at_least(trial: TrialRecord) -> str:
     """A rate, or the lower bound that it is."""
     shown = rate(trial.sustainable_rps)
-    return shown if bounded(trial) else f"at least {shown} (more was not decided)"
+    return shown if bounded(trial) else f"{shown} or more, undecided above"
 
 
 def _searched(run: Run, curve: Curve) -> TrialRecord | None:

@@ -155,35 +155,64 @@ function joined(point) {
   return { ...point, latency: point[state.percentile], look: config.look };
 }
 
-/** Words at an edge begin or end at their point; elsewhere they are centred on it. */
-function alignment(share) {
-  if (share < 0.25) return "left";
-  return share > 0.75 ? "right" : "center";
+/** Name the contenders beside their points, each where it covers no other name and the least else. */
+function nameContenders() {
+  const view = views.front;
+  const named = references().reverse();
+  if (!view || !named.length) return;
+  const [width, height] = [view.width(), view.height()];
+  const at = (point) => [view.scale("x")(point.answered), view.scale("y")(point.latency)];
+  const marks = run.points.map(joined).filter((point) => point.latency > 0).map(at);
+  const line = view.scale("y")(state.limit || 0);
+  const taken = [];
+  const cost = (box, away) => {
+    const inside = ([x, y]) => x > box.left && x < box.right && y > box.top && y < box.bottom;
+    const outside = Math.max(0, -box.left) + Math.max(0, box.right - width)
+      + Math.max(0, -box.top) + Math.max(0, box.bottom - height);
+    const over = taken.filter((other) => box.left < other.right && other.left < box.right
+      && box.top < other.bottom && other.top < box.bottom).length;
+    const crosses = line > box.top && line < box.bottom ? 2 : 0;
+    return 10 * outside + 50 * over + crosses + marks.filter(inside).length + away / 10;
+  };
+  const placed = named.map((reference) => {
+    const [x, y] = at(reference);
+    const wide = 7.7 * Math.max(...reference.title.map((words) => words.length));
+    const high = 15 * reference.title.length;
+    const places = [];
+    for (const away of [12, 30, 48, 66]) {
+      for (const share of [0.5, 0.25, 0.75, 0, 1]) {
+        for (const top of [-away - high, away]) {
+          const left = x - wide * share;
+          const box = { left, right: left + wide, top: y + top, bottom: y + top + high };
+          places.push({ box, dx: wide * (0.5 - share), dy: top, cost: cost(box, away + 20 * Math.abs(share - 0.5)) });
+        }
+      }
+    }
+    const best = places.reduce((least, place) => (place.cost < least.cost ? place : least));
+    taken.push(best.box);
+    return { ...reference, dx: best.dx, dy: best.dy };
+  });
+  return view.data("labels", placed).runAsync();
+}
+
+function references() {
+  const narrow = document.documentElement.clientWidth < 560;
+  return run.references.map((reference) => {
+    const point = joined(run.points[reference.i]);
+    const rate = `${number(point.offered)}/s at ${number(point.latency)} ms`;
+    return { ...point, ...reference, title: narrow ? [reference.name] : [reference.name, rate] };
+  }).filter((reference) => reference.latency > 0);
 }
 
 function datasets() {
-  const narrow = document.documentElement.clientWidth < 560;
   const points = run.points.map(joined);
   const curves = run.curves.flatMap((curve) =>
     curve.points.map((i) => ({ ...points[i], name: curve.name, look: curve.look })));
-  const references = run.references.map((reference) => {
-    const point = points[reference.i];
-    const rate = `${number(point.offered)}/s at ${number(point.latency)} ms`;
-    return { ...point, ...reference, title: narrow ? [reference.name] : [reference.name, rate] };
-  });
-  const most = Math.max(1, ...points.map((point) => point.answered));
-  const titles = {};
-  for (const align of ["left", "center", "right"]) {
-    for (const side of ["upper", "lower"]) {
-      titles[`${side}-${align}`] = references.filter((item) =>
-        item.above === (side === "upper") && alignment(item.answered / most) === align);
-    }
-  }
   return {
     points,
     curves,
-    references,
-    ...titles,
+    references: references(),
+    labels: references().map((reference) => ({ ...reference, dx: 0, dy: 12 })),
     batched: curves.filter((point) => point.rows !== null),
     padded: curves.filter((point) => point.padding !== null)
       .map((point) => ({ ...point, padded: 100 * point.padding })),
@@ -205,7 +234,7 @@ async function draw() {
     "{percentile}": percentile(state.percentile),
     "{nines}": run.nines,
     "{parts}": [...new Set(run.waits.map((item) => item.part))],
-    "{bars}": 26 * Math.max(1, new Set(run.waits.map((item) => item.label)).size),
+    "{bars}": 40 * Math.max(1, new Set(run.waits.map((item) => item.label)).size),
   };
   for (const place of document.querySelectorAll("[data-chart]")) {
     const id = place.dataset.chart;
@@ -216,6 +245,8 @@ async function draw() {
     const params = { ...reach(data), lowest, highest, limit: state.limit ?? 0, chosen: state.chosen };
     await embed(place, spec, data, params, points);
   }
+  await nameContenders();
+  views.front?.addSignalListener("width", () => setTimeout(nameContenders)); // not while it runs
   document.documentElement.dataset.drawn = "yes";
 }
 
@@ -228,7 +259,7 @@ function update() {
   for (const [id, view] of Object.entries(views)) {
     if (id !== "front" && id !== "load") continue;
     view.signal("lowest", lowest).signal("highest", highest);
-    view.signal("limit", state.limit ?? 0).signal("chosen", state.chosen).runAsync();
+    view.signal("limit", state.limit ?? 0).signal("chosen", state.chosen).runAsync().then(nameContenders);
   }
 }
 

@@ -73,6 +73,22 @@ function write(target, place, value) {
   }));
 }
 
+/* Paper: every chart as wide as the page and low enough for two, in type of its usual size */
+
+const PAPER = { width: 660, share: 0.8 };
+const heights = new Map();
+addEventListener("beforeprint", () => {
+  for (const view of Object.values(views)) {
+    heights.set(view, view.height());
+    view.width(PAPER.width).height(PAPER.share * view.height()).runAsync();
+  }
+});
+addEventListener("afterprint", () => {
+  for (const [view, height] of heights) view.height(height).runAsync();
+  heights.clear();
+  dispatchEvent(new Event("resize"));
+});
+
 for (const place of document.querySelectorAll("[data-chart]")) {
   place.addEventListener("keydown", (event) => {
     const count = place.points?.length;

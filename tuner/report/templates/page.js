@@ -60,3 +60,16 @@ for (const list of document.querySelectorAll("[data-tabs]")) {
   });
   show(tabs[0]);
 }
+
+/* Paper: what is folded is opened, but for texts within tables */
+
+const folded = document.querySelectorAll("details:not(td details)");
+addEventListener("beforeprint", () => {
+  for (const part of folded) {
+    part.dataset.open = part.open ? "yes" : "";
+    part.open = true;
+  }
+});
+addEventListener("afterprint", () => {
+  for (const part of folded) part.open = part.dataset.open === "yes";
+});
