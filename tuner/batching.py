@@ -7,7 +7,7 @@ protobuf's own.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -102,7 +102,7 @@ class BatchingParameters:
         """Render the set fields as plain JSON values, in the file's order."""
         return {
             name: list(value) if isinstance(value, tuple) else value
-            for name, value in asdict(self).items()
+            for name, value in ((item.name, getattr(self, item.name)) for item in fields(self))
             if value is not None and value != () and not (
                 name == "pad_variable_length_inputs" and value is False
             )

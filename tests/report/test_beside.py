@@ -154,9 +154,9 @@ def test_a_difference_beyond_the_starts_noise_is_called_so():
     assert gain.percent == pytest.approx(40, abs=1)
     assert gain.low > 30
     assert verdict(found) == (
-        "fast carries more than slow: the difference is beyond the noise of their starts."
+        "fast carries 40\u00a0% more than slow: a difference beyond the noise of their starts."
     )
-    assert verdict(compare([fast, slow])).startswith("fast carries more than slow")
+    assert verdict(compare([fast, slow])).startswith("fast carries 40\u00a0% more than slow")
 
 
 def test_a_difference_within_the_noise_is_none():

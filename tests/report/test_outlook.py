@@ -134,11 +134,13 @@ def test_batching_off_has_no_steps():
 def test_predictions_say_what_they_are():
     step = Step("max_batch_size", 32, 16, -12.0, -20.0, -4.0)
     none = Step("num_batch_threads", 1, 2, 0.2, -0.4, 0.6)
-    said = steps(replace(gain_run(), foreseen=Foreseen(BEST, 4.0, 1.1, (step, none))))
+    wide = Step("batch_timeout_micros", 2000, 0, 3.0, -25.0, 44.0)
+    said = steps(replace(gain_run(), foreseen=Foreseen(BEST, 4.0, 1.1, (step, none, wide))))
     assert said.lead.startswith("Not measured: predicted")
     assert "+4.0" in said.lead
     assert "max_batch_size 16 instead of 32 it would carry −12" in said.lines[0]  # noqa: RUF001
     assert said.lines[1].endswith("it would carry as much")
+    assert "it may carry less or more: −25" in said.lines[2]  # noqa: RUF001
 
 
 def over(finding, share=1.2, shed=0.14, recovery=0.4, goodput=520.0):
@@ -201,6 +203,22 @@ def curve_with(measurement_change, at=BEST, **trial_changes):
 def test_what_gives_way_first_is_named(change, said):
     run, curve = curve_with(change)
     assert said in " ".join(limits(replace(run, environment={"cpus": 2}), curve))
+
+
+def test_a_server_that_was_as_busy_before_is_said_to_be():
+    run, _ = curve_with(
+        {"host": HostEvidence(1.97, 0.1, 0.0), "server": ServerEvidence(9, 40.0, 0.0, 4.0)}
+    )
+    *rest, best = run.trials
+    least = best.levels[0]
+    busy = replace(least, measurement=replace(least.measurement, host=HostEvidence(1.9, 0.1, 0.0)))
+    best = replace(best, levels=(busy, *best.levels[1:]))
+    run = replace(run, trials=(*rest, best), environment={"cpus": 2})
+    curve = next(c for c in contender_curves(run) if c.look == "recommended")
+    assert (
+        "compute is the limit: the server uses 1.97 of its 2 cores, as it does at 210/s already; "
+        "what grew with the load is the batches, from 9.0 to 40.0 rows"
+    ) in " ".join(limits(run, curve))
 
 
 def test_the_cap_on_grpc_threads_is_named():

@@ -18,7 +18,7 @@ def test_the_recommended_comes_first_and_says_what_gave_way():
     assert found[0].load == "at 500/s, its sustainable rate"
     assert (
         "At 600/s, where the promise is missed, compute is the limit: the server uses 1.00 of its "
-        "1 core." in said(run, "recommended")
+        "1 core, as it does at 210/s already." in said(run, "recommended")
     )
 
 

@@ -49,6 +49,14 @@ def test_batches_that_no_load_fills_make_the_limit_a_no_op():
     )
 
 
+def test_what_another_start_filled_counts_too():
+    record = told(trial(2, "guide", batched(128), 600.0), evidence(8.0), evidence(11.0))
+    again = told(trial(7, "final", batched(128), 600.0), evidence(8.0), evidence(30.0))
+    assert "beyond 30.0 rows" in " ".join(reasons(record, None, [record, again]))
+    full = told(trial(7, "final", batched(128), 600.0), evidence(100.0))
+    assert "no-op" not in " ".join(reasons(record, None, [record, full]))
+
+
 def test_a_limit_that_some_load_needs_is_none():
     record = told(trial(2, "guide", batched(32), 600.0), evidence(8.0), evidence(25.0))
     assert not any("no-op" in text for text in reasons(record, None))

@@ -117,9 +117,12 @@ def verdict(comparison: Comparison) -> str:
     gain = other.gain
     assert gain is not None
     ahead, behind = (other, first) if gain.percent > 0 else (first, other)
-    names = f"{wording.clip(ahead.name, 60)} carries more than {wording.clip(behind.name, 60)}"
+    ratio = 1 + gain.percent / 100
+    more = wording.share(max(ratio, 1 / ratio) - 1)
+    names = f"{wording.clip(ahead.name, 60)} carries {more} more than"
+    names += f" {wording.clip(behind.name, 60)}"
     if gain.proven or gain.refuted:
-        return f"{names}: the difference is beyond the noise of their starts."
+        return f"{names}: a difference beyond the noise of their starts."
     if gain.low is None:
         return f"{names}, by single starts: the difference is not proven."
     return "No difference can be told from the noise of their starts."

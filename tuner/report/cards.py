@@ -27,7 +27,7 @@ KEPT: dict[Contender, str] = {
 class Card:
     """One contender in words: a rate, how surely, and lines of (term, text) below it.
 
-    `look` is the contender's, or `search` for the search's best where that is not recommended.
+    `look` is the contender's, or `search` for the best of the others where a baseline is kept.
     """
 
     look: str
@@ -41,7 +41,7 @@ class Card:
 def cards(run: Run) -> tuple[Card, ...]:
     """Recommended, default and off, where they carry something or were tried; each once.
 
-    Where a baseline is recommended, the best of the search is what it was held against.
+    Where a baseline is recommended, the best of the others is what it was held against.
     """
     rows = [row for row in closing_rows(run) if row.sustainable_rps is not None]
     kept = _kept(run) if run.answered else None
@@ -72,7 +72,7 @@ def _best_of_search(run: Run, kept: Contender | None) -> Iterator[Card]:
     lines = _lines(run, trials, winner["sustainable_rps"], winner.get("rows_per_batch"))
     yield Card(
         look="search",
-        term="Best of the search",
+        term="Best of the others",
         rate=number(winner["sustainable_rps"]),
         label=trials[0].config.label(),
         lines=tuple(lines),

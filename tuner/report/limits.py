@@ -45,10 +45,7 @@ def _found(run: Run, curve: Curve, measured: Measurement) -> Iterator[str]:
         )
     cores = server_cores(run)
     if host.server_cpu is not None and cores and host.server_cpu >= BUSY * cores:
-        yield (
-            f"compute is the limit: the server uses {host.server_cpu:.2f} of its {cores} "
-            f"core{'s' if cores > 1 else ''}"
-        )
+        yield _compute(curve, measured, cores)
     threads = dict(curve.trial.config.flags).get("grpc_max_threads")
     inside = measured.throughput_rps * (measured.mean_ms or 0.0) / 1000
     if threads is not None and inside >= CROWDED * int(threads):
@@ -59,6 +56,24 @@ def _found(run: Run, curve: Curve, measured: Measurement) -> Iterator[str]:
     if server is not None and server.padding_share and server.padding_share >= WASTE:
         yield f"{share(server.padding_share)} of the rows that ran are padding"
     yield from _timeout(curve, measured)
+
+
+def _compute(curve: Curve, measured: Measurement, cores: int) -> str:
+    """That no processor is left, and whether one was at the lowest load: batching fills them."""
+    used, least = measured.host.server_cpu or 0.0, curve.points[0].measurement
+    text = (
+        f"compute is the limit: the server uses {used:.2f} of its {cores} "
+        f"core{'s' if cores > 1 else ''}"
+    )
+    if least is measured or (least.host.server_cpu or 0.0) < BUSY * cores:
+        return text
+    text += f", as it does at {rate(least.offered_rps)} already"
+    rows = [of.server.rows_per_batch if of.server else None for of in (least, measured)]
+    if rows[0] and rows[1] and rows[1] > rows[0]:
+        text += (
+            f"; what grew with the load is the batches, from {rows[0]:.1f} to {rows[1]:.1f} rows"
+        )
+    return text
 
 
 def _failures(curve: Curve, measured: Measurement) -> Iterator[str]:

@@ -54,6 +54,11 @@ def _step(step: Step) -> str:
     change = f"with {step.name} {step.theirs} instead of {step.ours}"
     if max(abs(step.percent), abs(step.low), abs(step.high)) < UNFELT:
         return f"{change} it would carry as much"
+    if step.low < -UNFELT and step.high > UNFELT:
+        return (
+            f"{change} it may carry less or more: {signed_percent(step.low)} to "
+            f"{signed_percent(step.high)}"
+        )
     return (
         f"{change} it would carry {signed_percent(step.percent)} "
         f"({signed_percent(step.low)} to {signed_percent(step.high)})"

@@ -7,6 +7,7 @@ from tuner.report.run import Run
 from tuner.report.wording import Tone, milliseconds, number, share
 
 HALF = 0.5
+AT_ONCE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,4 +72,4 @@ def _judged(found: Overload) -> tuple[str, Tone]:
 def _recovery(seconds: float | None) -> str:
     if seconds is None:
         return "not seen"
-    return "at once" if seconds == 0 else f"{seconds:.1f} s"
+    return "at once" if seconds < AT_ONCE else f"{seconds:.1f} s"

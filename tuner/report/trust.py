@@ -214,11 +214,13 @@ def _again(run: Run) -> Iterator[Fact]:
             "how much one start differs from the next here; gains are taken within blocks",
         )
     if search:
+        kept = run.recommended_id in contender_ids(run, "default")
+        lucky = "" if kept else "the best of many readings is a lucky one; "
         off = signed_percent((middle / search[0] - 1) * 100)
         yield Fact(
             "Search against final",
             f"{number(search[0])}/s, then {number(middle)}/s ({off})",
-            "the best of many readings is a lucky one; the final's figure is the one to plan with",
+            f"{lucky}the final's figure is the one to plan with",
         )
 
 

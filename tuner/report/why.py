@@ -50,7 +50,7 @@ def why(run: Run) -> tuple[Why, ...]:
                 sentence(text)
                 for text in (
                     *limits(run, curve),
-                    *reasons(curve.trial, default),
+                    *reasons(curve.trial, default, _starts(run, curve)),
                     *_fragmentation(run, curve),
                     *_steps(run, curve),
                 )
@@ -60,6 +60,10 @@ def why(run: Run) -> tuple[Why, ...]:
         for curve in curves
     )
     return tuple(item for item in found if item.sentences)
+
+
+def _starts(run: Run, curve: Curve) -> list[TrialRecord]:
+    return [trial for trial in run.trials if trial.config.id in curve.config_ids]
 
 
 def without_effect(run: Run) -> tuple[str, ...]:

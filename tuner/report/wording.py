@@ -146,7 +146,7 @@ def headline(run: Run) -> Headline:
     if verdict == "tie":
         return Headline(
             "No proven gain: keep the default.",
-            "The best configuration and the server's default carry the same load within "
+            "The best of the others and the server's default carry the same load within "
             f"{promise}, as far as the noise of this machine lets anyone tell.{_difference(run)}",
             "tie",
             "neutral",

@@ -132,7 +132,7 @@ def _kept(
     gain = best.gain
     assert gain is not None
     text = (
-        "no proven gain: the best of the search differs from the server's defaults by "
+        "no proven gain: the best of the others differs from the server's defaults by "
         f"{gain.describe()} on fresh starts"
     )
     narrow = gain.high is not None and gain.high < TIE * 100

@@ -42,20 +42,24 @@ PARAMETERS = (
 def sentences(trial: TrialRecord, records: Sequence[TrialRecord]) -> tuple[str, ...]:
     """All that the counters say of the recommended trial, and of the search as a whole."""
     default = next((record for record in records if record.role == "default"), None)
-    return (*reasons(trial, default), *indifferent(records))
+    alike = [record for record in records if record.config == trial.config]
+    return (*reasons(trial, default, alike), *indifferent(records))
 
 
-def reasons(trial: TrialRecord, default: TrialRecord | None) -> tuple[str, ...]:
+def reasons(
+    trial: TrialRecord, default: TrialRecord | None, alike: Sequence[TrialRecord] = ()
+) -> tuple[str, ...]:
     """Say what the counters show of a trial at the load that stands for it.
 
-    Empty where the server exported none.
+    `alike` are all starts of its configuration: what no load filled, none of theirs did. Empty
+    where the server exported no counters.
     """
     level = trial.shown_level
     if level is None or level.measurement.server is None:
         return tuple(_gpus(trial))
     other = None if default is None or default.config == trial.config else default.shown_level
     return (
-        *_filling(trial, level.measurement.server, other),
+        *_filling(trial, level.measurement.server, other, alike),
         *_waiting(level, other),
         *_padding(level.measurement.server),
         *_refusals(level.measurement.server),
@@ -63,7 +67,9 @@ def reasons(trial: TrialRecord, default: TrialRecord | None) -> tuple[str, ...]:
     )
 
 
-def _filling(trial: TrialRecord, server: ServerEvidence, other: Level | None) -> Iterator[str]:
+def _filling(
+    trial: TrialRecord, server: ServerEvidence, other: Level | None, alike: Sequence[TrialRecord]
+) -> Iterator[str]:
     """Whether batches fill, and whether a larger limit could do anything."""
     batching, rows = trial.config.batching, server.rows_per_batch
     if batching is None or rows is None:
@@ -76,7 +82,7 @@ def _filling(trial: TrialRecord, server: ServerEvidence, other: Level | None) ->
         else f"; with the server's defaults {theirs.rows_per_batch:.1f}"
     )
     yield f"a batch held {rows:.1f} of at most {limit} rows on average{beside}"
-    most = max(_fills(trial), default=rows)
+    most = max((fill for start in (trial, *alike) for fill in _fills(start)), default=rows)
     if rows >= FULL * limit:
         yield "batches are full: max_batch_size is the limit, a larger one may carry more"
     elif most <= EMPTY * limit:
