@@ -97,6 +97,7 @@ def render_comparison(comparison: Comparison) -> str:
         looks=LOOKS,
         promise=wording.promise_of(comparison.runs[0]),
         launchers=wording.LAUNCHERS,
+        number=wording.number,
         percentile=percentile_label(comparison.percentile),
         data=embedded_json(_data(comparison)),
         specs=embedded_json(_specs()),

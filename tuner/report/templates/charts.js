@@ -164,7 +164,7 @@ function nameContenders() {
   const at = (point) => [view.scale("x")(point.answered), view.scale("y")(point.latency)];
   const marks = run.points.map(joined).filter((point) => point.latency > 0).map(at);
   const line = view.scale("y")(state.limit || 0);
-  const taken = [];
+  const taken = [{ left: 0, right: 90, top: line - 20, bottom: line }]; // the limit's own words
   const cost = (box, away) => {
     const inside = ([x, y]) => x > box.left && x < box.right && y > box.top && y < box.bottom;
     const outside = Math.max(0, -box.left) + Math.max(0, box.right - width)
