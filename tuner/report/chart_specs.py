@@ -102,7 +102,7 @@ def _front() -> list[Spec]:
 def _names(at: Spec) -> list[Spec]:
     """The contenders' names where the script found room, on paper of their own to stay legible."""
     mark = {
-        "type": "text", "fontWeight": "bold", "lineBreak": "\n", "baseline": "top",
+        "type": "text", "fontWeight": "bold", "lineBreak": "\n", "baseline": "top", "clip": True,
         "dx": {"expr": "datum.dx"}, "dy": {"expr": "datum.dy"}, "tooltip": {"content": "data"},
     }  # fmt: skip
     layer: Spec = {

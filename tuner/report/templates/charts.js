@@ -212,7 +212,7 @@ function datasets() {
     points,
     curves,
     references: references(),
-    labels: references().map((reference) => ({ ...reference, dx: 0, dy: 12 })),
+    labels: references().map((reference) => ({ ...reference, title: "", dx: 0, dy: 0 })), // placed once drawn
     batched: curves.filter((point) => point.rows !== null),
     padded: curves.filter((point) => point.padding !== null)
       .map((point) => ({ ...point, padded: 100 * point.padding })),
