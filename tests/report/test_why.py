@@ -47,7 +47,7 @@ def test_a_lower_bound_is_no_ratio():
     run = gain_run()
     cut = trial(5, "sampler", step, [level(300, 50.0), level(400, 50.0, valid=False)], reference=0)
     text = said(replace(run, trials=(*run.trials, cut)), "recommended")
-    assert "it carried 300/s or more, undecided above in the search, against 500/s" in text
+    assert "it carried 300/s or more (undecided above) in the search, instead of 500/s" in text
     assert "(−40" not in text  # noqa: RUF001
 
 

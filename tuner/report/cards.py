@@ -127,13 +127,14 @@ def _trials(run: Run, contender: Contender) -> list[TrialRecord]:
 
 def _sureness(trials: Sequence[TrialRecord], shown: TrialRecord | None) -> str:
     """How far the rate may lie off: what the final's blocks gave, else the ladder's bracket."""
-    blocks = [
-        trial.sustainable_rps
-        for trial in trials
-        if trial.role == "final" and trial.sustainable_rps is not None
+    final = [
+        trial for trial in trials if trial.role == "final" and trial.sustainable_rps is not None
     ]
-    if len(blocks) > 1:
-        return f"{number(min(blocks))} to {rate(max(blocks))} in {len(blocks)} fresh starts"
+    if len(final) > 1:
+        blocks = [trial.sustainable_rps or 0.0 for trial in final]
+        text = f"{number(min(blocks))} to {rate(max(blocks))} in {len(blocks)} fresh starts"
+        lower = sum(not bounded(trial) for trial in final)
+        return f"{text}, {lower} undecided above" if lower else text
     if shown is None or not shown.sustainable_rps:
         return ""
     if shown.ceiling_rps is None:

@@ -12,7 +12,7 @@ from tuner.report.tables import contender_ids
 from tuner.report.wording import MISSING, number, share, signed_percent
 from tuner.search.noise import Noise, noise_of
 from tuner.search.paired import spread_at_worst, spread_of, student_quantile
-from tuner.search.ranking import search_trials, spoilt
+from tuner.search.ranking import bounded, search_trials, spoilt
 from tuner.slo import percentile_label
 
 NARROW = "\u00a0"
@@ -72,6 +72,7 @@ def trust(run: Run) -> Trust:
         *_repeated(run),
         *_noise(run),
         *_again(run),
+        *_lower_bounds(run),
         *_drifts(run),
         _loops(measurements),
         _samples(measurements, run.percentile),
@@ -221,6 +222,19 @@ def _again(run: Run) -> Iterator[Fact]:
             "Search against final",
             f"{number(search[0])}/s, then {number(middle)}/s ({off})",
             f"{lucky}the final's figure is the one to plan with",
+        )
+
+
+def _lower_bounds(run: Run) -> Iterator[Fact]:
+    """Rates of the final that may be higher: the difference counts what was held."""
+    final = [trial for trial in run.trials if trial.role == "final" and trial.sustainable_rps]
+    lower = [trial.number for trial in final if not bounded(trial)]
+    if lower:
+        yield Fact(
+            "Lower bounds in the final",
+            f"{len(lower)} of {len(final)} starts (trial {_listed(lower)})",
+            "no load above was seen to miss the promise there; the difference is taken from what "
+            "was held",
         )
 
 

@@ -162,7 +162,7 @@ def _steps(run: Run, curve: Curve) -> Iterator[str]:
         if not (bounded(trial) and bounded(here)):
             yield (
                 f"with {name} {theirs} instead of {ours} it carried {_at_least(trial)} in the "
-                f"search, against {_at_least(here)}"
+                f"search, instead of {_at_least(here)}"
             )
             continue
         percent = (trial.sustainable_rps / here.sustainable_rps - 1) * 100
@@ -175,7 +175,7 @@ def _steps(run: Run, curve: Curve) -> Iterator[str]:
 def _at_least(trial: TrialRecord) -> str:
     """A rate, or the lower bound that it is."""
     shown = rate(trial.sustainable_rps)
-    return shown if bounded(trial) else f"{shown} or more, undecided above"
+    return shown if bounded(trial) else f"{shown} or more (undecided above)"
 
 
 def _searched(run: Run, curve: Curve) -> TrialRecord | None:
