@@ -244,10 +244,67 @@ def test_a_default_that_is_best_by_a_hair_has_to_prove_it():
 
 
 def test_a_deadline_leaves_room_for_the_final():
-    """Trials of 20 s each, and 175 s: the baselines, two more, and the final's four."""
-    run, _ = timed(lambda _task: 20.0, within_s=175, trials=50)
+    """Trials of 20 s each, and 185 s: the baselines, two more, and the final's four."""
+    run, _ = timed(lambda _task: 20.0, within_s=185, trials=50)
     run.run()
     assert roles(run.records) == ["off", "default", "guide", "guide", *["final"] * 4]
+
+
+def blocks_of(run):
+    """The arms in each block of the final."""
+    finals = [record for record in run.records if record.role == "final"]
+    numbers = sorted({record.block for record in finals})
+    return [{record.arm for record in finals if record.block == number} for number in numbers]
+
+
+@pytest.mark.parametrize("longer", [1.0, 1.1, 1.2])
+@pytest.mark.parametrize("within_s", [900, 1000, 1110])
+def test_the_final_keeps_time_for_its_blocks_though_its_starts_take_longer(within_s, longer):
+    run, clock = timed(
+        lambda task: 60.0 * longer if task.role == "final" else 60.0,
+        within_s=within_s, trials=None, final_blocks=3,
+    )  # fmt: skip
+    run.run()
+    assert len(blocks_of(run)) >= 3
+    assert all(arms == {"winner", "default"} for arms in blocks_of(run))
+    assert clock.now_ns <= run.budget.deadline_ns
+
+
+def test_time_that_is_left_over_goes_into_more_blocks():
+    run, clock = timed(lambda _task: 20.0, within_s=600, trials=None, final_blocks=3)
+    run.run()
+    assert len(blocks_of(run)) == 7, "the space was exhausted after 14 starts"
+    assert clock.before(0) <= run.budget.deadline_ns < clock.before(10 + 2 * 20)
+    asked, _ = timed(lambda _task: 20.0, within_s=900, trials=7, final_blocks=3)
+    asked.run()
+    assert len(blocks_of(asked)) == 3, "who says how much is measured gets no more"
+
+
+def test_where_a_block_does_not_fit_winner_and_default_meet_alone():
+    run, _ = timed(
+        lambda task: 40.0 if task.role == "final" else 20.0,
+        within_s=570, trials=7, final_blocks=3, contenders=4,
+    )  # fmt: skip
+    run.run()
+    assert blocks_of(run) == [{"winner", "default", "runner-up", "off"}] * 2 + [
+        {"winner", "default"}
+    ]
+
+
+def test_a_final_that_was_cut_off_says_so_and_is_finished_first_on_resume():
+    run, _ = timed(
+        lambda task: 90.0 if task.role == "final" else 20.0,
+        within_s=400, trials=None, final_blocks=3,
+    )  # fmt: skip
+    run.run()
+    assert len(blocks_of(run)) < 3
+    assert "of the final's 3 blocks" in run.watcher.said[-1]
+    resumed, _ = timed(
+        lambda _task: 90.0, within_s=800, trials=None, final_blocks=3, records=run.records
+    )
+    resumed.run()
+    assert {record.role for record in resumed.records[len(run.records) :]} == {"final"}
+    assert len(blocks_of(resumed)) >= 3
 
 
 def test_without_a_number_of_trials_the_search_fills_the_time():
@@ -255,7 +312,7 @@ def test_without_a_number_of_trials_the_search_fills_the_time():
     end_ns = run.budget.deadline_ns
     run.run()
     assert roles(run.records)[-4:] == ["final"] * 4
-    assert end_ns - 40 * NS_PER_S < clock.now_ns <= end_ns
+    assert end_ns - 50 * NS_PER_S < clock.now_ns <= end_ns, "less than a block and the page"
 
 
 @pytest.mark.parametrize(

@@ -42,10 +42,15 @@ def test_what_the_scenario_says_is_done():
 
 @pytest.mark.parametrize(
     ("starts", "cut"),
-    [(40, Shape(4, 5)), (30, Shape(2, 5)), (12, Shape(2, 3)), (8, Shape(2, 2)), (7, Shape(2, 0))],
+    [(40, Shape(4, 5)), (30, Shape(2, 5)), (12, Shape(2, 3)), (9, Shape(2, 3)), (8, Shape(2, 0))],
 )
-def test_a_final_takes_at_most_half_of_the_starts(starts, cut):
+def test_a_final_takes_half_of_the_starts_and_never_fewer_than_three_blocks(starts, cut):
     assert within(Shape(4, 5), starts) == cut
+
+
+def test_two_blocks_are_kept_where_they_are_asked_for():
+    assert within(Shape(4, 2), 7) == Shape(2, 2)
+    assert within(Shape(4, 2), 6) == Shape(2, 0)
 
 
 def test_a_run_says_what_it_does_without():

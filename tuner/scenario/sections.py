@@ -358,7 +358,9 @@ class SearchSection(Section):
         description="Shares of its sustainable rate that the winner has to survive; []: none.",
     )
     final_blocks: NonNegativeInt | Literal["auto"] = Field(
-        "auto", description="Blocks of the final, each measuring all contenders on fresh starts."
+        "auto",
+        description="Blocks of the final, each measuring all contenders on fresh starts; time "
+        "that a deadline leaves over gives more.",
     )
     final_contenders: Annotated[int, Field(ge=2, le=4)] | Literal["auto"] = Field(
         "auto", description="Who meets in it: winner, default, then the runner-up, batching off."

@@ -5,8 +5,8 @@ safe, and only then is the sampler told. Killed between two lines, the next star
 on disk and goes on.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from tuner.clock import NS_PER_S, now_ns
@@ -14,10 +14,12 @@ from tuner.measure.overload import STALLED
 from tuner.records import Config, Role, TrialRecord
 from tuner.scenario import Scenario
 from tuner.search.agenda import Agenda
-from tuner.search.final import Contender, contenders, shuffled
+from tuner.search.final import contenders, final_blocks
+from tuner.search.lengths import Ahead, search_start_s
 from tuner.search.noise import drift_at
-from tuner.search.plan import CLOSING_S, Plan, final_start_s, plan, search_start_s
-from tuner.search.ranking import by_role, overload_tests, search_trials, stalls, tightened
+from tuner.search.plan import Plan, plan
+from tuner.search.proof import Proof
+from tuner.search.ranking import by_role, search_trials, stalls, tightened
 from tuner.search.sampler import Sampler
 from tuner.search.shape import Shape, shape_of, within
 from tuner.search.space import Space
@@ -68,6 +70,7 @@ class Tuning:
     append: Callable[[TrialRecord], None]
     watcher: Watcher
     clock: Callable[[], int] = now_ns
+    _shape: Shape | None = field(default=None, init=False)
 
     def run(self) -> None:
         """Search, then the final. Returns early where the deadline asks for it."""
@@ -78,6 +81,7 @@ class Tuning:
             record = self._measure(role, config)
             if role == "default" and record.outcome != "invalid":
                 self._announce()
+        self._shape = self.shape  # the proof is planned once; what is left then cuts no more of it
         self._overload()
         self._final()
         self._tell_what_is_missing()
@@ -100,38 +104,62 @@ class Tuning:
     @property
     def shape(self) -> Shape:
         """What is measured besides the search, as suits the starts that there are."""
+        if self._shape is not None:
+            return self._shape
         if self.budget.deadline_ns is None:
             return shape_of(self.scenario.search, self.budget.trials or 0)
         done, each_s = len(self.records), search_start_s(self.records)
         starts = done + int((self._time_s() or 0.0) / each_s) if each_s else done
         searched = min(int(SEARCH_SHARE * starts), self.budget.trials or starts)
         shape = shape_of(self.scenario.search, searched)
+        if by_role(self.records, "final") is not None:
+            return shape
+        cut = within(shape, starts)
+        if not cut.blocks and self._searched:
+            return replace(shape, contenders=2)  # as many blocks as fit: there is no better use
+        return cut
+
+    @property
+    def proof(self) -> Proof:
+        """What is measured after the search."""
         begun = by_role(self.records, "final") is not None
-        return shape if begun else within(shape, starts)
+        return Proof(
+            slo=self.slo,
+            seed=self.scenario.seed,
+            shape=self.shape,
+            records=self.records,
+            searching=not begun and not self._searched,
+            filling=self.budget.trials is None and self.budget.deadline_ns is not None,
+        )
 
     def plan(self) -> Plan:
         """What is left to measure, and how long that takes."""
-        whole = self._whole_plan()
-        if whole.search_starts or whole.final_in_s is None:
-            return whole
-        # While there is a search it leaves the final its time; after it, blocks may not fit.
-        left = self._finalists(fitting=True)
-        return replace(
-            whole,
-            final_starts=len(left),
-            left_s=whole.final_in_s + self._seconds_of(left),
-        )
-
-    def _whole_plan(self) -> Plan:
-        return plan(
+        proof = self.proof
+        whole = plan(
             self.records,
-            [None if contender is None else contender.config for contender in self._finalists()],
+            proof.wanted(),
             trials=self.budget.trials,
             time_s=self._time_s(),
-            points=self.agenda.points_left(),
+            points=0 if self._shape else self.agenda.points_left(),
             aa_starts=self._aa_left(),
             reference_every=self.shape.reference_every,
         )
+        time_s = self._time_s()
+        if time_s is None or whole.final_in_s is None:
+            return whole
+        # Once the search has had its time, blocks may not fit, or more of them than were asked.
+        left = proof.within(time_s - whole.final_in_s)
+        return replace(
+            whole,
+            final_starts=len(left),
+            left_s=whole.final_in_s + proof.lengths.of(left),
+        )
+
+    @property
+    def _searched(self) -> bool:
+        """Whether nothing is left to search, whatever the time."""
+        agenda = self.agenda
+        return agenda.spent or not agenda.points_left()
 
     def _aa_left(self) -> int:
         """Starts of the reference that the opening still wants; none once the search has begun."""
@@ -157,6 +185,8 @@ class Tuning:
             return True
         if role in {"off", "default"}:
             return time_s > search_start_s(self.records)
+        if self.budget.trials is None and self.proof.unfinished:
+            return False  # a resumed run proves first what it has begun to prove
         return self.plan().search_starts > 0
 
     def _announce(self) -> None:
@@ -167,25 +197,14 @@ class Tuning:
 
     def _overload(self) -> None:
         """Overload what is to be deployed, and shorten a queue that makes it stall, once."""
-        for contender in self._untested():
-            if not self._fits([contender]):
+        for contender in self.proof.untested():
+            ahead = [Ahead("overload", contender.config)]
+            if not self.proof.fits(ahead, self._time_s()):
                 return
             test = self._measure("overload", contender.config, overload_of=contender.trial)
             shorter = tightened(test, self.slo, STALLED) if stalls(test) else None
-            if shorter is not None and self._fits([contender]):
+            if shorter is not None and self.proof.fits(ahead, self._time_s()):
                 self._measure("overload", shorter, overload_of=contender.trial)
-
-    def _untested(self) -> list[Contender]:
-        """Contenders whose queue was bounded by us, which no overload test has seen yet."""
-        shape = self.shape
-        if not shape.overload or not shape.blocks:
-            return []
-        return [
-            contender
-            for contender in contenders(self.records, self.slo, shape.contenders)
-            if contender.config != contender.trial.config
-            and not overload_tests(contender.config, self.records)
-        ]
 
     def _measure(
         self, role: Role, config: Config, *, block: int | None = None, arm: str = "",
@@ -223,14 +242,9 @@ class Tuning:
 
     def _final(self) -> None:
         """Measure the contenders in randomised interleaved blocks, on fresh starts."""
-        met = contenders(self.records, self.slo, self.shape.contenders)
-        for block in range(self.shape.blocks):
-            missing = [
-                contender
-                for contender in shuffled(met, block, self.scenario.seed)
-                if not _in_block(self.records, contender.config, block)
-            ]
-            if missing and not self._fits(missing):
+        for block in self.proof.blocks:
+            missing = self.proof.block(block, self._time_s())
+            if missing is None:
                 return
             for contender in missing:
                 self._measure(
@@ -240,42 +254,6 @@ class Tuning:
                     arm=contender.arm,
                     expected_rps=contender.expected_rps,
                 )
-
-    def _finalists(self, *, fitting: bool = False) -> list[Contender | None]:
-        """The starts that the final still needs; None for a contender that is not known yet.
-
-        With `fitting`, blocks that the deadline will cut off are left out.
-        """
-        shape = self.shape
-        known = contenders(self.records, self.slo, shape.contenders)
-        untested = self._untested()
-        searching = not any(record.role == "final" for record in self.records)
-        met: list[Contender | None] = list(known)
-        if searching and not self.agenda.spent and self.agenda.points_left():
-            # The search may yet find a winner where there is none, and it may find others.
-            met += [None] * (shape.contenders - len(known))
-        found: list[Contender | None] = [*untested]
-        for block in range(shape.blocks):
-            missing = [
-                contender
-                for contender in met
-                if contender is None or not _in_block(self.records, contender.config, block)
-            ]
-            if fitting and not self._fits([*found, *missing]):
-                break
-            found += missing
-        return found
-
-    def _fits(self, missing: Sequence[Contender | None]) -> bool:
-        """Whether these starts end before the deadline; None is one that is not known yet."""
-        time_s = self._time_s()
-        return time_s is None or self._seconds_of(missing) + CLOSING_S <= time_s
-
-    def _seconds_of(self, starts: Sequence[Contender | None]) -> float:
-        return sum(
-            final_start_s(self.records, None if contender is None else contender.config)
-            for contender in starts
-        )
 
     def _tell_what_is_missing(self) -> None:
         """Say what the deadline left no time for."""
@@ -293,7 +271,9 @@ class Tuning:
                 "the deadline left no time for the final: nothing is proven; resume the run with "
                 "more time"
             )
-
-
-def _in_block(records: Sequence[TrialRecord], config: Config, block: int) -> bool:
-    return any(record.block == block and record.config.id == config.id for record in records)
+        elif self.proof.unfinished:
+            blocks = max(map(len, final_blocks(self.records).values()))
+            self.watcher.say(
+                f"the deadline left time for {blocks} of the final's {self.shape.blocks} blocks; "
+                "a run that is resumed with more time goes on with them"
+            )

@@ -59,16 +59,25 @@ def shape_of(search: SearchSection, starts: int) -> Shape:
     )
 
 
+FEWEST_BLOCKS = 3
+"""Two blocks leave Student's t one degree of freedom, with which nearly nothing is proven."""
+
+BEFORE_THE_FINAL = 3
+"""Starts without which a final has nothing to prove: both baselines, and one of the search."""
+
+
 def within(shape: Shape, starts: int) -> Shape:
     """Cut a final that would take more than half of all `starts`, to nothing if need be.
 
-    Winner and default need two blocks for an interval; with time for fewer, searching on is worth
-    more than a proof that proves nothing.
+    Winner and default keep FEWEST_BLOCKS even where that is more than half; with time for fewer,
+    searching on is worth more than a proof that proves nothing.
     """
     if shape.contenders * shape.blocks <= starts / 2:
         return shape
-    blocks = min(shape.blocks, starts // 4)
-    return replace(shape, contenders=2, blocks=blocks if blocks >= 2 else 0)
+    fewest = min(FEWEST_BLOCKS, shape.blocks)
+    blocks = max(fewest, min(shape.blocks, starts // 4))
+    enough = BEFORE_THE_FINAL + 2 * fewest <= starts
+    return replace(shape, contenders=2, blocks=blocks if enough else 0)
 
 
 def _chosen(value: int | Literal["auto"], suited: int) -> int:

@@ -1,0 +1,143 @@
+"""What is measured once the search is over: the overload tests, and the blocks of the final.
+
+Both say what they still need from what is on record, so that a run can be planned long before and
+resumed in the middle of it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tuner.records import TrialRecord
+from tuner.search.final import Contender, contenders, shuffled
+from tuner.search.lengths import Ahead, Lengths
+from tuner.search.plan import CLOSING_S
+from tuner.search.ranking import overload_tests
+from tuner.search.shape import Shape
+from tuner.slo import Slo
+
+MOST_BLOCKS = 10
+"""Blocks that time which is left over may make of fewer: as many as the longest runs ask for."""
+
+CANDIDATES = frozenset({"winner", "runner-up"})
+"""Arms whose configurations may be recommended, and are overloaded before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """The end of a run, as `records` foretell it; `met` are those who meet in the final.
+
+    `searching` says that contenders may change yet. `filling` lets blocks beyond the shape's
+    follow while there is time. Whether they do never depends on what the blocks before them
+    showed: who adds blocks until a gain is proven proves one too often.
+    """
+
+    slo: Slo
+    seed: int
+    shape: Shape
+    records: Sequence[TrialRecord]
+    searching: bool
+    filling: bool
+    lengths: Lengths = field(init=False)
+    met: tuple[Contender, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Look up who meets as things stand, and how long starts take, once."""
+        object.__setattr__(self, "lengths", Lengths(self.records))
+        met = contenders(self.records, self.slo, self.shape.contenders)
+        object.__setattr__(self, "met", met)
+
+    def untested(self) -> list[Contender]:
+        """Contenders whose queue was bounded by us, which no overload test has seen yet."""
+        if not self.shape.overload or not self.shape.blocks:
+            return []
+        return [
+            contender
+            for contender in self.met
+            if contender.config != contender.trial.config
+            and not overload_tests(contender.config, self.records)
+        ]
+
+    def block(self, number: int, time_s: float | None) -> list[Contender] | None:
+        """Whom block `number` still lacks and has time for, in an order drawn for it.
+
+        Where not all fit, the first by importance. None where the time is over: winner and default
+        are measured both or neither.
+        """
+        chosen = self._fitting(number, [], time_s)
+        if chosen is None:
+            return None
+        return [item for item in shuffled(self.met, number, self.seed) if item in chosen]
+
+    @property
+    def blocks(self) -> range:
+        """Numbers of the blocks that there may be."""
+        blocks = self.shape.blocks
+        return range(max(blocks, MOST_BLOCKS) if self.filling and blocks else blocks)
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the final has begun, and not all of its blocks are done."""
+        begun = any(record.role == "final" for record in self.records)
+        return begun and bool(self._missing())
+
+    def wanted(self) -> list[Ahead]:
+        """All starts that are still needed, in order."""
+        return [*self._overloads(), *self._missing()]
+
+    def within(self, time_s: float | None) -> list[Ahead]:
+        """The starts that so many seconds are expected to have room for; None: no deadline."""
+        if time_s is None:
+            return self.wanted()
+        found = self._overloads()
+        if not self.fits(found, time_s):
+            found = []
+        for number in self.blocks:
+            chosen = self._fitting(number, found, time_s)
+            if chosen is None:
+                break
+            found += [_final(item) for item in chosen]
+        return found
+
+    def fits(self, starts: Sequence[Ahead], time_s: float | None) -> bool:
+        """Whether these starts end in time for what closes a run."""
+        return time_s is None or self.lengths.of(starts) + CLOSING_S <= time_s
+
+    def _expected(self) -> list[Contender | None]:
+        """Who will meet; None for one that the search may yet find."""
+        met: list[Contender | None] = [*self.met]
+        return met + [None] * (self.shape.contenders - len(met) if self.searching else 0)
+
+    def _fitting(
+        self, number: int, before: Sequence[Ahead], time_s: float | None
+    ) -> list[Contender | None] | None:
+        """Of those that a block lacks, as many as fit after the starts that come `before`."""
+        lacking = self._lacking(number)
+        essential = sum(item in lacking for item in self._expected()[:2])
+        for count in range(len(lacking), essential - 1, -1):
+            if self.fits([*before, *map(_final, lacking[:count])], time_s):
+                return lacking[:count]
+        return None
+
+    def _lacking(self, number: int) -> list[Contender | None]:
+        """Whom a block has not measured yet, by importance."""
+        measured = {record.config.id for record in self.records if record.block == number}
+        return [
+            item for item in self._expected() if item is None or item.config.id not in measured
+        ]
+
+    def _missing(self) -> list[Ahead]:
+        return [
+            _final(item) for number in range(self.shape.blocks) for item in self._lacking(number)
+        ]
+
+    def _overloads(self) -> list[Ahead]:
+        found = [Ahead("overload", contender.config) for contender in self.untested()]
+        if self.searching and self.shape.overload and self.shape.blocks:
+            known = sum(contender.arm in CANDIDATES for contender in self.met)
+            candidates = 1 + (self.shape.contenders > 2)
+            found += [Ahead("overload", None)] * (candidates - known)
+        return found
+
+
+def _final(contender: Contender | None) -> Ahead:
+    return Ahead("final", None if contender is None else contender.config)
