@@ -199,12 +199,15 @@ def test_a_limit_that_only_one_run_has_is_a_difference():
 
 
 def test_the_unpaired_interval_is_welchs():
-    """By hand: logs 0, 2 and 4, 6: means 1 and 5, variances 2, so error sqrt(2/2 + 2/2) = 1.414;
-    2 degrees, t = 4.3027: 4 +- 6.085."""
-    gain = unpaired_gain([math.exp(4), math.exp(6)], [1.0, math.exp(2)])
-    assert gain.percent == pytest.approx((math.exp(4) - 1) * 100)
-    assert gain.low == pytest.approx((math.exp(4 - 6.0848) - 1) * 100, rel=1e-3)
-    assert gain.high == pytest.approx((math.exp(4 + 6.0848) - 1) * 100, rel=1e-3)
+    """By hand: logs 0, 2 and 8, 10: means 1 and 9, variances 2, so error sqrt(2/2 + 2/2) = 1.414;
+    2 degrees, t = 4.3027: 8 +- 6.085."""
+    gain = unpaired_gain([math.exp(8), math.exp(10)], [1.0, math.exp(2)])
+    assert gain.percent == pytest.approx((math.exp(8) - 1) * 100)
+    assert gain.low == pytest.approx((math.exp(8 - 6.0848) - 1) * 100, rel=1e-3)
+    assert gain.high == pytest.approx((math.exp(8 + 6.0848) - 1) * 100, rel=1e-3)
+    assert unpaired_gain([math.exp(4), math.exp(6)], [1.0, math.exp(2)]).low is None, (
+        "says nothing"
+    )
 
 
 def test_equal_starts_have_an_interval_of_no_width():

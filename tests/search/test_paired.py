@@ -22,9 +22,10 @@ NOISES = {
 
 
 def test_the_gain_is_students_interval_of_log_ratios():
-    gain = paired_gain([400.0, 440.0], [200.0, 200.0])
-    centre = math.log(2) / 2 + math.log(2.2) / 2
-    half = 12.706 * (math.log(2.2) - math.log(2)) / math.sqrt(2) / math.sqrt(2)
+    gain = paired_gain([400.0, 440.0, 420.0], [200.0, 200.0, 200.0])
+    logs = [math.log(ratio) for ratio in (2.0, 2.2, 2.1)]
+    centre = sum(logs) / 3
+    half = 4.30265 * np.std(logs, ddof=1) / math.sqrt(3)
     assert gain.percent == pytest.approx((math.exp(centre) - 1) * 100)
     assert gain.low == pytest.approx((math.exp(centre - half) - 1) * 100, rel=1e-4)
     assert gain.high == pytest.approx((math.exp(centre + half) - 1) * 100, rel=1e-4)
@@ -50,10 +51,21 @@ def test_no_ratio_no_gain(pair):
     assert paired_gain(*pair) is None
 
 
-def test_one_block_has_no_interval_and_proves_nothing():
-    gain = paired_gain([400.0], [200.0])
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_one_or_two_blocks_have_no_interval_and_prove_nothing(blocks):
+    gain = paired_gain([400.0] * blocks, [200.0] * blocks)
     assert gain == Gain(pytest.approx(100.0), None, None)
     assert not gain.proven
+
+
+def test_an_interval_that_says_nothing_is_not_stated():
+    """Three blocks, 0.5, 1 and 2.2 times as much: anything from a quarter to four times."""
+    assert paired_gain([50.0, 100.0, 220.0], [100.0] * 3) == Gain(
+        pytest.approx(3.2, abs=0.1), None, None
+    )
+    wide = paired_gain([150.0, 300.0, 600.0], [10.0] * 3)
+    assert wide.proven, "wide, but it says that more is carried"
+    assert wide.high > 4 * wide.low
 
 
 def test_equal_blocks_prove_themselves():
@@ -61,7 +73,7 @@ def test_equal_blocks_prove_themselves():
 
 
 @pytest.mark.parametrize("noise", NOISES)
-@pytest.mark.parametrize("blocks", [2, 3, 5, BOOTSTRAP_FROM])
+@pytest.mark.parametrize("blocks", [3, 5, BOOTSTRAP_FROM])
 def test_of_equals_at_most_one_in_twenty_is_called_a_gain(noise, blocks):
     """Two candidates against a default, all three equal: either may be called better."""
     rng = np.random.default_rng(7)
@@ -83,7 +95,7 @@ def test_the_interval_covers_the_true_gain(noise, blocks):
     for _ in range(runs):
         default, ours = np.exp(NOISES[noise](rng, (2, blocks)))
         gain = paired_gain(1.2 * ours, default)
-        covered += gain.low <= 20.0 <= gain.high
+        covered += gain.low is None or gain.low <= 20.0 <= gain.high  # None claims nothing
     assert covered / runs >= 0.95 - 3 * math.sqrt(0.05 * 0.95 / runs)
 
 

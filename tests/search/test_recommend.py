@@ -141,7 +141,7 @@ def test_batching_off_may_win():
         trial(1, "default", DEFAULT, 200.0),
         trial(2, "sampler", BEST, 210.0),
     )
-    decision = decided((*records, *final(OFF, [(400.0, 200.0), (396.0, 204.0)])))
+    decision = decided((*records, *final(OFF, [(400.0, 200.0), (396.0, 204.0), (410.0, 202.0)])))
     assert (decision.verdict, decision.config) == ("gain", OFF)
     text = file_text(decision, scenario="s", server=SERVER, slo=SLO, when="today")
     assert "# Batching is best left OFF" in text
@@ -235,10 +235,26 @@ def test_two_candidates_have_to_prove_more_than_one():
 
 def test_invalid_blocks_do_not_count():
     winner = deployable(SEARCH[3], SLO)
-    rates = [(400.0, 200.0), (396.0, None), (410.0, 202.0), (None, 200.0)]
+    rates = [(400.0, 200.0), (396.0, None), (410.0, 202.0), (None, 200.0), (404.0, 201.0)]
     decision = decided((*SEARCH, *final(winner, rates)))
     assert decision.verdict == "gain"
-    assert "2 interleaved blocks" in decision.why
+    assert "3 interleaved blocks" in decision.why
+
+
+@pytest.mark.parametrize(
+    ("rates", "said"),
+    [
+        ([(21.0, 27.0), (31.0, 27.0)], "2 blocks of the final are too few to tell"),
+        ([(150.0, 200.0), (400.0, 200.0), (260.0, 200.0)], "3 blocks of the final are too few"),
+    ],
+)
+def test_blocks_that_tell_nothing_are_said_to_be_too_few_and_no_interval_is_shown(rates, said):
+    decision = decided((*SEARCH, *final(deployable(SEARCH[3], SLO), rates)))
+    assert said in decision.why
+    assert "--deadline" in decision.why
+    assert (decision.gain.low, decision.gain.high) == (None, None)
+    text = file_text(decision, scenario="s", server=SERVER, slo=SLO, when="today")
+    assert "interval" not in text
 
 
 def test_a_deployed_queue_is_bounded_by_what_it_means():
@@ -297,7 +313,10 @@ def test_a_failed_baseline_is_shown_as_not_valid():
 
 def test_the_file_says_why_and_is_one_the_server_accepts():
     winner = deployable(SEARCH[3], SLO)
-    for records in (SEARCH, (*SEARCH, *final(winner, [(400.0, 200.0), (396.0, 204.0)]))):
+    for records in (
+        SEARCH,
+        (*SEARCH, *final(winner, [(400.0, 200.0), (396.0, 204.0), (404.0, 202.0)])),
+    ):
         decision = decided(records)
         text = file_text(decision, scenario="s", server=SERVER, slo=SLO, when="2026-01-01")
         header = [line for line in text.splitlines() if line.startswith("#")]

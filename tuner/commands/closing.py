@@ -93,9 +93,9 @@ def print_compared(found: Sequence[Compared]) -> None:
     for item in found:
         rates = [rate for rate in item.rates_rps if rate is not None]
         gain = item.gain
-        shown = "" if gain is None else f"{gain.percent:+.1f} %"
+        shown = "" if gain is None else f"{gain.percent:+.1f} % (too few blocks to tell)"
         if gain is not None and gain.low is not None and gain.high is not None:
-            shown += f" [{gain.low:+.1f}, {gain.high:+.1f}]"
+            shown = f"{gain.percent:+.1f} % [{gain.low:+.1f}, {gain.high:+.1f}]"
         table.add_row(
             Text(item.entrant.arm),
             _number(fmean(rates) if rates else None, 1),

@@ -46,7 +46,7 @@ class Compared:
             which = self.entrant.arm if self.word == "less" else first
             return f"{name}: the SLO holds at no load with {which}"
         if gain is None or gain.low is None or gain.high is None:
-            return f"{name}: too few valid blocks to tell"
+            return f"{name}: too few valid blocks to tell; --blocks gives more"
         interval = f"{gain.percent:+.1f} % [{gain.low:+.1f}, {gain.high:+.1f}]"
         said = {
             "more": "proven to carry more",

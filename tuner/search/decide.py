@@ -125,7 +125,7 @@ def _kept(
     config = deployable(default, slo)
     judged = [item for item in candidates if item.gain is not None and item.gain.low is not None]
     if not judged:
-        text = "the final has too few blocks to prove a gain over the server's defaults"
+        text = _too_few(max((item.pairs for item in candidates), default=0))
         gain = next((item.gain for item in candidates if item.gain is not None), None)
         return Decision("none", default, config, gain, found, text)
     best = max(judged, key=lambda item: item.gain.percent if item.gain else 0.0)
@@ -137,6 +137,15 @@ def _kept(
     )
     narrow = gain.high is not None and gain.high < TIE * 100
     return Decision("tie" if narrow else "none", default, config, gain, found, text)
+
+
+def _too_few(blocks: int) -> str:
+    """Say that the blocks of a final tell nothing, and what gives more of them."""
+    counted = "one block of the final is" if blocks == 1 else f"{blocks} blocks of the final are"
+    return (
+        f"{counted} too few to tell a gain over the server's defaults from noise; give more time "
+        "(tuner tune --resume RUN --deadline 1h) or raise search.final_blocks"
+    )
 
 
 def _nothing_holds(

@@ -27,6 +27,12 @@ CONFIDENCE = 0.95
 BOOTSTRAP_FROM = 10
 """Fewer blocks have too few resamples for the tails of a studentised mean."""
 
+FEWEST = 3
+"""Blocks without which no interval is stated: two leave Student's t one degree of freedom."""
+
+VAGUE = 4.0
+"""An interval on both sides of zero whose ends lie further apart, as a factor, says nothing."""
+
 RESAMPLES = 10_000
 
 _SEED = 20_260_101
@@ -36,7 +42,7 @@ _SEED = 20_260_101
 class Gain:
     """Relative difference of two sustainable rates in per cent, with a 95 % interval.
 
-    `low` and `high` are None where fewer than two blocks were measured.
+    `low` and `high` are None where what was measured is too little to tell (see `stated`).
     """
 
     percent: float
@@ -74,14 +80,24 @@ def paired_gain(
         return None
     logs = np.array([math.log(our / their) for our, their in pairs])
     centre = float(logs.mean())
-    if len(logs) < 2:
-        return Gain(_percent(centre), None, None)
+    if len(logs) < FEWEST:
+        return Gain(percent_of(centre), None, None)
     confidence = 1 - (1 - CONFIDENCE) / comparisons
     low, high = _student(logs, confidence)
     if len(logs) >= BOOTSTRAP_FROM:
         resampled = _studentised_bootstrap(logs, confidence)
         low, high = min(low, resampled[0]), max(high, resampled[1])
-    return Gain(_percent(centre), _percent(low), _percent(high))
+    return stated(centre, low, high)
+
+
+def stated(centre: float, low: float, high: float) -> Gain:
+    """A gain of a log ratio and its interval, which is left out where it would say nothing.
+
+    `-7 % [-99, +7115]` is no finding: nobody learns from it whether more or less is carried.
+    """
+    if low < 0 < high and high - low > math.log(VAGUE):
+        return Gain(percent_of(centre), None, None)
+    return Gain(percent_of(centre), percent_of(low), percent_of(high))
 
 
 def detectable_percent(
@@ -99,7 +115,7 @@ def detectable_percent(
         return None
     allowed = (1 - CONFIDENCE) / comparisons
     points = student_quantile(1 - allowed, blocks - 1) + student_quantile(0.6, blocks - 1)
-    return _percent(points * spread * math.sqrt(2 / blocks))
+    return percent_of(points * spread * math.sqrt(2 / blocks))
 
 
 def spread_of(rates: Sequence[float]) -> float | None:
@@ -161,5 +177,6 @@ def _studentised_bootstrap(logs: NDArray[np.float64], confidence: float) -> tupl
     return mean - float(above) * error, mean - float(below) * error
 
 
-def _percent(log_ratio: float) -> float:
+def percent_of(log_ratio: float) -> float:
+    """Per cent of a log ratio."""
     return (math.exp(log_ratio) - 1) * 100

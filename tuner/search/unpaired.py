@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tuner.search.paired import CONFIDENCE, Gain, student_quantile
+from tuner.search.paired import CONFIDENCE, Gain, percent_of, stated, student_quantile
 
 
 def unpaired_gain(
@@ -22,7 +22,7 @@ def unpaired_gain(
     logs = [np.log(np.asarray(rates, np.float64)) for rates in (ours, theirs)]
     centre = float(logs[0].mean() - logs[1].mean())
     if min(len(ours), len(theirs)) < 2:
-        return Gain(_percent(centre), None, None)
+        return Gain(percent_of(centre), None, None)
     variances = [float(found.var(ddof=1)) / len(found) for found in logs]
     error = math.sqrt(sum(variances))
     weights = [
@@ -32,8 +32,4 @@ def unpaired_gain(
     degrees = max(1, math.floor(sum(variances) ** 2 / sum(weights) + 1e-9)) if error > 0 else 1
     confidence = 1 - (1 - CONFIDENCE) / comparisons
     half = student_quantile(confidence, degrees) * error
-    return Gain(_percent(centre), _percent(centre - half), _percent(centre + half))
-
-
-def _percent(log_ratio: float) -> float:
-    return (math.exp(log_ratio) - 1) * 100
+    return stated(centre, centre - half, centre + half)
