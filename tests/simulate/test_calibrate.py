@@ -102,6 +102,16 @@ def test_a_jump_at_one_size_is_found_where_it_is():
     assert found.misfit < 1.5
 
 
+def test_two_free_cores_are_found_from_one_thread_and_eight():
+    """What lies between is what a search asks next, so it must not be mistaken."""
+    truth = replace(CPU, sizes=(1, 64), run_ms=(10.0, 560.0), cores=1.9)
+    tried = [TRAINED[0], *(batching(*p) for p in ((1000, 0, 8), (32, 0, 1), (256, 0, 8)))]
+    curves = [measured(p, truth, seed) for seed, p in enumerate([*tried, batching(32, 2, 1)])]
+    slowness = fit(curves, largest_batch=256).service.slowness(4)
+    assert slowness[2] == pytest.approx(1.05, abs=0.15)
+    assert slowness[4] == pytest.approx(2.1, rel=0.2)
+
+
 def test_without_a_jump_none_is_seen():
     smooth = replace(CLIFF, sizes=(1, 256), run_ms=(3.0, 27.0))
     tried = [batching(size, timeout, 1) for size, timeout in ((32, 2), (64, 0), (128, 5))]

@@ -383,8 +383,8 @@ def _other_side(problem: _Problem, found: Minimum, curves: Sequence[Curve]) -> M
     return found
 
 
-FAMILIES = ((0.4, 1.0), (1.0, 1.05), (1.0, 4.0))
-"""Contention and cores from which a fit starts: batches that overlap, take turns, or are free."""
+FAMILIES = ((0.4, 1.0), (1.0, 1.05), (1.0, 2.0), (1.0, 4.0))
+"""Contention and cores from which a fit starts: batches overlap, take turns, or some are free."""
 
 
 def _begin(problem: _Problem) -> list[Floats]:
