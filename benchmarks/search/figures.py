@@ -95,7 +95,7 @@ def _overall(results: Results, names: Sequence[str]) -> str:
 
 def _facts(surfaces: Mapping[str, Surface], names: Sequence[str]) -> str:
     lines = [
-        "| surface | configurations | within 5 % | within 1 % | replicates | noise % "
+        "| surface | configurations | of them twice | within 5 % | within 1 % | noise % "
         "| best / default |",
         "|---|--:|--:|--:|--:|--:|--:|",
     ]
@@ -105,14 +105,16 @@ def _facts(surfaces: Mapping[str, Surface], names: Sequence[str]) -> str:
         near = [int((rates >= share * surface.best).sum()) for share in (0.95, 0.99)]
         default = [surface.truth[key] for role, key in surface.baselines() if role == "default"]
         gain = f"{surface.best / default[0]:.2f}" if default and default[0] else "-"
+        twice = sum(len(replicates) > 1 for replicates in surface.curves.values())
         noise = f"{surface.noise * 100:.1f}"
         lines.append(
-            f"| {name} | {len(rates)} | {near[0]} | {near[1]} | {surface.replicates} "
-            f"| {noise if surface.replicates > 1 else f'({noise})'} | {gain} |"
+            f"| {name} | {len(rates)} | {twice} | {near[0]} | {near[1]} "
+            f"| {noise if twice else f'({noise})'} | {gain} |"
         )
     return "\n".join(lines) + (
         "\n\nNoise is the spread between starts of one configuration; in brackets where it is "
-        "assumed, since there is one replicate. What is best there is so by as much luck.\n"
+        "assumed, since none was measured twice. What is best in a grid of few replicates is so "
+        "by luck too, which no sampler can know.\n"
     )
 
 

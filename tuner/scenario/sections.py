@@ -336,9 +336,9 @@ class SearchSection(Section):
 
     trials: PositiveInt = Field(12, description="Server starts of the search, baselines included.")
     sampler: Literal["auto", "tpe", "gp", "nsga2", "random", "grid"] = Field(
-        "tpe",
-        description="How configurations are chosen: by one of Optuna's samplers, by a model of "
-        "the scheduler that is fitted to the run (auto), or all in turn (grid).",
+        "auto",
+        description="How configurations are chosen: by a model of the scheduler that is fitted "
+        "to the run (auto), by one of Optuna's samplers, or all in turn (grid).",
     )
     device: Literal["auto", "cpu", "gpu"] = Field(
         "auto", description="Which of the guide's starting points are tried first."
