@@ -114,3 +114,45 @@ def test_a_server_at_its_end_below_the_highest_load_is_not_limited_by_it():
     climb(ladder, lambda rate: rate <= 440.0)
     assert not ladder.limited
     assert ladder.failed_rps <= 500.0
+
+
+def test_an_undecided_load_is_climbed_over_and_not_called_failed():
+    ladder = Ladder(start_rps=100.0, resolution=0.2)
+    ladder.tell(100.0, held=True)
+    ladder.tell(125.0, held=None)
+    assert ladder.next_rps() == pytest.approx(125 * 1.25)
+    ladder.tell(156.0, held=True)
+    assert (ladder.held_rps, ladder.open_rps) == (156.0, []), "what holds above settles it"
+
+
+def test_two_undecided_loads_end_the_climb():
+    ladder = Ladder(start_rps=100.0, resolution=0.1)
+    asked = climb(ladder, lambda rate: True if rate <= 110 else None)
+    assert asked[:3] == [100.0, 125.0, 156.25]
+    assert max(asked) == 156.25
+    assert 110 / 1.1 < ladder.held_rps <= 110
+    assert math.isinf(ladder.failed_rps), "nothing was refuted"
+
+
+def test_the_bracket_above_what_holds_ends_at_the_lowest_load_that_did_not():
+    ladder = Ladder(start_rps=100.0, resolution=0.2)
+    asked = climb(ladder, lambda rate: None if 110 < rate < 140 else rate <= 110)
+    assert ladder.failed_rps > 140
+    assert ladder.held_rps <= 110
+    assert min(ladder.open_rps) <= ladder.held_rps * 1.2
+    assert len(asked) == len(set(asked))
+
+
+def test_an_undecided_load_that_is_settled_later_holds():
+    ladder = Ladder(start_rps=100.0, resolution=0.2)
+    ladder.tell(100.0, held=None)
+    ladder.tell(125.0, held=None)
+    ladder.settle(100.0)
+    assert (ladder.held_rps, ladder.open_rps) == (100.0, [125.0])
+    assert ladder.next_rps() == pytest.approx(125 * 1.25)
+
+
+def test_of_loads_that_somebody_chose_an_undecided_one_does_not_hold():
+    rungs = Rungs((100.0, 200.0, 300.0))
+    assert climb(rungs, lambda rate: True if rate < 200 else None) == [100.0, 200.0]
+    assert rungs.failed_rps == 200.0

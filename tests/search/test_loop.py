@@ -455,6 +455,21 @@ def test_winner_and_runner_up_are_overloaded_as_they_are_deployed_before_the_fin
     assert other.config != test.config
 
 
+def test_an_overload_that_is_carried_contradicts_the_rate_and_is_said():
+    def measure(task):
+        record = measured(task)
+        if task.role != "overload":
+            return record
+        found = Overload(1.2, 394.0, 390.0, 0.0, 0.02, 40.0, 0.0, "carries")
+        return replace(record, overload=(found,))
+
+    run = tuning(measure=measure, overload=[1.2])
+    run.run()
+    (said,) = [text for text in run.watcher.said if "the true rate may be higher" in text]
+    assert "at 120 % of what was shown" in said
+    assert "394/s" in said
+
+
 def test_a_queue_that_stalls_is_shortened_and_the_final_measures_that():
     def measure(task):
         record = measured(task)

@@ -335,3 +335,13 @@ def test_a_shown_level_need_not_carry_a_p99():
     decision = decided((few,))
     found = recommendation(decision, (few,), scenario="s", server=SERVER, slo=SLO, flags={})
     assert found["default"]["p99_ms"] is None
+
+
+def test_a_deadline_before_anything_was_decided_recommends_nothing():
+    cut = Doubt("cut-short", "the deadline came", "more time")
+    decision = decided((trial(0, "off", OFF, None, notes=(cut,)),))
+    assert decision.verdict == "undecided"
+    assert decision.why.startswith("the deadline came before anything was decided; resume")
+    text = file_text(decision, scenario="s", server=SERVER, slo=SLO, when="2026-01-01")
+    assert "Nothing is recommended yet" in text
+    assert "best left OFF" not in text

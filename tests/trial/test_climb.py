@@ -36,7 +36,7 @@ def test_the_sustainable_rate_of_a_known_queue_is_found(tmp_path, capacity):
     assert 0.75 * truth < record.sustainable_rps < 1.05 * truth
     assert record.sustainable_rps < record.ceiling_rps
     assert record.levels[record.reference_level].measurement.offered_rps == record.sustainable_rps
-    assert not record.notes
+    assert {note.code for note in record.notes} <= {"decided-together"}
     assert trials.measuring_s < 120
 
 
@@ -178,7 +178,12 @@ def test_the_ladder_starts_where_the_peaks_latency_says(tmp_path):
 
 
 def test_an_untrusted_level_ends_the_climb():
-    found = climb(Ladder(100.0, 0.05), lambda rate: level(rate, held=None, valid=False))
+    def measure(rate):
+        disturbed = level(rate, held=None, valid=False)
+        doubts = (Doubt("foreign-cpu", "busy", "stop it"),)
+        return replace(disturbed, verdict=replace(disturbed.verdict, doubts=doubts))
+
+    found = climb(Ladder(100.0, 0.05), measure, slo=P99)
     assert (found.outcome, found.sustainable_rps) == ("invalid", None)
 
 
@@ -189,7 +194,9 @@ def test_when_time_is_up_no_load_is_begun():
         asked.append(rate)
         return level(rate)
 
-    found = climb(Ladder(100.0, 0.05), measure, time_is_up=lambda: len(asked) >= 2, shares=(0.5,))
+    found = climb(
+        Ladder(100.0, 0.05), measure, slo=P99, time_is_up=lambda: len(asked) >= 2, shares=(0.5,)
+    )
     assert asked == [100.0, 125.0]
     assert found.cut_short
     assert (found.outcome, found.sustainable_rps, found.ceiling_rps) == ("ok", 125.0, None)
@@ -219,20 +226,71 @@ def test_a_load_with_too_few_requests_leads_to_a_higher_one_that_has_enough():
             return lacking(rate)
         return level(rate, held=rate < 180)
 
-    found = climb(Ladder(100.0, 0.05), measure)
+    found = climb(Ladder(100.0, 0.05), measure, slo=P99)
     assert found.outcome == "ok"
     assert 165 < found.sustainable_rps < 180 <= found.ceiling_rps
 
 
 def test_what_was_not_shown_to_hold_is_not_called_sustainable():
     found = climb(
-        Ladder(100.0, 0.05), lambda rate: lacking(rate) if rate < 120 else level(rate, held=False)
+        Ladder(100.0, 0.05),
+        lambda rate: lacking(rate) if rate < 120 else level(rate, held=False),
+        slo=P99,
     )
     assert (found.outcome, found.sustainable_rps) == ("invalid", None)
 
 
 def test_with_some_over_the_limit_a_lower_load_may_be_decided():
     found = climb(
-        Ladder(100.0, 0.05), lambda rate: lacking(rate, over=3) if rate > 80 else level(rate)
+        Ladder(100.0, 0.05),
+        lambda rate: lacking(rate, over=3) if rate > 80 else level(rate),
+        slo=P99,
     )
     assert (found.outcome, found.sustainable_rps) == ("ok", pytest.approx(79, abs=5))
+
+
+SLOW = """
+name = "s"
+[model]
+path = "m"
+[slo]
+p90_ms = 400
+[load]
+concurrency = 16
+[measure]
+window_s = 6.0
+max_window_s = 30.0
+resolution = 0.2
+"""
+
+
+def test_a_slow_model_is_decided_and_not_above_what_it_carries(tmp_path):
+    """30/s at most, of which p90 <= 400 ms leaves 26.7/s: a window holds some 700 requests.
+
+    Queued ones are slow together, so that few loads decide themselves; each climb has an answer.
+    """
+    truth, rates = 26.7, []
+    for seed in range(12):
+        server = SimulatedServer(lambda rng, _rps, count: rng.gamma(16, 1 / 480, count))
+        trials = levels(tmp_path, server, text=SLOW, replicate=seed, expected_rps=25.4)
+        record = measured(trials, trial(0, "sampler", trials.task.config, None))
+        assert record.outcome == "ok"
+        rates.append(record.sustainable_rps / truth)
+    assert min(rates) > 0.6
+    assert float(np.median(rates)) > 0.8
+    assert sum(rate > 1.05 for rate in rates) <= 1
+
+
+def test_loads_that_are_decided_together_are_kept_as_decided(tmp_path):
+    found = []
+    for seed in range(12):
+        server = SimulatedServer(lambda rng, _rps, count: rng.gamma(16, 1 / 480, count))
+        trials = levels(tmp_path, server, text=SLOW, replicate=seed, expected_rps=20.0)
+        record = measured(trials, trial(0, "sampler", trials.task.config, None))
+        notes_ = [note for note in record.notes if note.code == "decided-together"]
+        if notes_:
+            found.append(record)
+            assert record.levels[record.reference_level].verdict.feasible
+            assert any(level.verdict.feasible and level.verdict.valid for level in record.levels)
+            assert len(record.levels) == len(trials.done)
+    assert found

@@ -13,8 +13,11 @@ from tuner.measure.binomial import at_least, at_most
 from tuner.records import Measurement
 from tuner.slo import PERCENTILES, Slo
 
-LOOKS = 3
-"""How often one load is judged at most: an open question gets as much time again."""
+WINDOWS = 3
+"""How many windows a load gets at most: an open question gets as much time again."""
+
+LOOKS = WINDOWS + 1
+"""How often one load is judged at most: after each window, and together with higher loads."""
 
 
 def chance_of_error(slo: Slo, looks: int) -> float:

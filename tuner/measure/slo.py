@@ -7,6 +7,8 @@ worth. A load under which queue and latency grow is missed as well: a longer win
 *Valid* is another question, and has no part in the answer to the first.
 """
 
+from collections.abc import Iterable, Sequence
+
 from tuner.measure.counting import chance_of_error, decide, independence
 from tuner.measure.doubts import TOLERANCES, Tolerances, backlog_rps, saturated
 from tuner.measure.doubts import doubts as doubts_of
@@ -50,6 +52,31 @@ def judge(
         )
     doubts = tuple(doubts_of(measurement, slo, feasible, looks, tolerances))
     return Verdict(not doubts, feasible, _margins(measurement, slo), tuple(reasons), doubts)
+
+
+def kept_together(measurements: Sequence[Measurement], slo: Slo, *, looks: int) -> bool:
+    """Whether the lowest of several loads is shown to keep the SLO by the counts of all.
+
+    More load makes no request faster. So were the lowest to miss a limit, all would, and of all
+    their requests together at least as many would be over it as the limit's own share: that so
+    few are then is as improbable as for one load. A load with a server whose requests wait for a
+    batch to fill is none to argue so for.
+    """
+    chance = chance_of_error(slo, looks)
+    parts = [independence(measured) for measured in measurements]
+
+    def total(counts: Iterable[int]) -> float:
+        return sum(count * part for count, part in zip(counts, parts, strict=True))
+
+    samples = total(measured.requests for measured in measurements)
+    for name, _ in slo.limits_ms:
+        over = total(measured.over_limit[limit_name(name)] for measured in measurements)
+        if not decide(over, samples, 1 - PERCENTILES[name], chance):
+            return False
+    failed = total(measured.requests - measured.answered for measured in measurements)
+    if not failed:
+        return True
+    return slo.max_error_rate > 0 and bool(decide(failed, samples, slo.max_error_rate, chance))
 
 
 def _latency_kept(measurement: Measurement, name: str, chance: float) -> bool | None:

@@ -12,7 +12,7 @@ from tuner.report.tables import contender_ids
 from tuner.report.wording import MISSING, number, share, signed_percent
 from tuner.search.noise import Noise, noise_of
 from tuner.search.paired import spread_at_worst, spread_of, student_quantile
-from tuner.search.ranking import bounded, search_trials, spoilt
+from tuner.search.ranking import bounded, search_trials, spoilt, understated
 from tuner.slo import percentile_label
 
 NARROW = "\u00a0"
@@ -74,6 +74,7 @@ def trust(run: Run) -> Trust:
         *_again(run),
         *_lower_bounds(run),
         *_drifts(run),
+        *_understated(run),
         _loops(measurements),
         _samples(measurements, run.percentile),
         Fact(
@@ -245,6 +246,18 @@ def _drifts(run: Run) -> Iterator[Fact]:
                 "Drift",
                 f"{signed_percent(trial.drift.percent)} seen at trial {trial.number}",
                 f"the machine changed; {len(trial.drift.spoils)} trials were measured again",
+            )
+
+
+def _understated(run: Run) -> Iterator[Fact]:
+    """Overload tests that contradict the rate they are made of."""
+    for trial in run.trials:
+        if words := understated(trial):
+            yield Fact(
+                "Sustainable rate",
+                words,
+                "a rate is stated where enough requests show it; with a longer "
+                "measure.max_window_s higher ones are shown too",
             )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from tuner.records import Config, Role, TrialRecord
 from tuner.scenario import Scenario
 from tuner.search.noise import noise_of, references, suspicious, to_repeat
-from tuner.search.ranking import by_role, choose, search_trials, tried
+from tuner.search.ranking import by_role, choose, patient, search_trials, tried
 from tuner.search.sampler import Sampler
 from tuner.search.shape import Shape
 from tuner.search.space import Space, baselines, config_of, device_of, guide_points
@@ -16,9 +16,6 @@ from tuner.trial import Task
 
 DOMINATED = 0.85
 """Share of the best sustainable rate: what lies below it is never chosen, whatever the noise."""
-
-PATIENT = 0.2
-"""A batch timeout of this share of the tightest limit may make low loads slower than high ones."""
 
 PROPOSALS = 3
 """How many proposals of the sampler are looked at for one that the running server can take up."""
@@ -178,6 +175,4 @@ class Agenda:
 
     def _shares(self, config: Config) -> tuple[float, ...]:
         """Ask for half the load too where a batch may wait for a good part of the limit."""
-        timeout_micros = 0 if config.batching is None else config.batching.batch_timeout_micros
-        patient = (timeout_micros or 0) / 1000 >= PATIENT * self.slo.tightest_ms
-        return (0.5,) if patient else ()
+        return (0.5,) if patient(config, self.slo) else ()

@@ -158,6 +158,8 @@ def _nothing_holds(
         return None
     if all(record.outcome == "invalid" for record in measured):
         why = "no measurement could be trusted; the report says why, with remedies"
+        if any(note.code == "cut-short" for record in measured for note in record.notes):
+            why = "the deadline came before anything was decided; resume the run with more time"
         return Decision("undecided", kept, kept.config, None, (), why)
     why = f"no configuration met the SLO ({slo.describe()}) at any load tried"
     why += instead(records, slo)

@@ -19,7 +19,7 @@ from tuner.search.lengths import Ahead, search_start_s
 from tuner.search.noise import drift_at
 from tuner.search.plan import Plan, plan
 from tuner.search.proof import Proof
-from tuner.search.ranking import by_role, search_trials, stalls, tightened
+from tuner.search.ranking import by_role, search_trials, stalls, tightened, understated
 from tuner.search.sampler import Sampler
 from tuner.search.shape import Shape, shape_of, within
 from tuner.search.space import Space
@@ -202,6 +202,8 @@ class Tuning:
             if not self.proof.fits(ahead, self._time_s()):
                 return
             test = self._measure("overload", contender.config, overload_of=contender.trial)
+            if words := understated(test):
+                self.watcher.say(words)
             shorter = tightened(test, self.slo, STALLED) if stalls(test) else None
             if shorter is not None and self.proof.fits(ahead, self._time_s()):
                 self._measure("overload", shorter, overload_of=contender.trial)

@@ -12,6 +12,9 @@ from tuner.slo import Slo
 TIE = 0.03
 """Configurations whose sustainable rates differ by less are told apart by simplicity alone."""
 
+PATIENT = 0.2
+"""A batch timeout of this share of the tightest limit may make low loads slower than high ones."""
+
 ALLOWANCE = 1.25
 """What a queue holds beyond the longest wait that was seen at the sustainable rate."""
 
@@ -106,6 +109,24 @@ def changed_since(trial: TrialRecord, records: Iterable[TrialRecord]) -> float:
         1 + record.drift.percent / 100
         for record in records
         if record.drift and record.number > trial.number
+    )
+
+
+def patient(config: Config, slo: Slo) -> bool:
+    """Whether batches may wait to be filled for a good part of the limit."""
+    timeout_micros = 0 if config.batching is None else config.batching.batch_timeout_micros
+    return (timeout_micros or 0) / 1000 >= PATIENT * slo.tightest_ms
+
+
+def understated(test: TrialRecord) -> str:
+    """Words for an overload test that contradicts the rate it is made of, else nothing."""
+    kept = [found for found in test.overload if found.finding == "carries"]
+    if not kept:
+        return ""
+    most = max(kept, key=lambda found: found.share)
+    return (
+        f"the true rate may be higher: at {most.share * 100:.0f} % of what was shown for "
+        f"{test.config.label()}, {most.offered_rps:,.3g}/s, the latency limits were still kept"
     )
 
 

@@ -161,7 +161,11 @@ def file_text(
         words = found.describe()
         lines.append(f"Overload: {words}.")
     if batching is None:
-        lines.append("Batching is best left OFF: start the server without --enable_batching.")
+        lines.append(
+            "Batching is best left OFF: start the server without --enable_batching."
+            if decision.trial.sustainable_rps
+            else "Nothing is recommended yet: this file holds the server's defaults."
+        )
         batching = BatchingParameters(num_batch_threads=1)
     header = "".join(
         f"# {line}\n" for text in lines for part in text.splitlines() for line in _folded(part)

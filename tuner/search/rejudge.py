@@ -7,7 +7,9 @@ from pathlib import Path
 from tuner.measure.counting import LOOKS
 from tuner.measure.histogram import read_log
 from tuner.measure.slo import judge
+from tuner.measure.together import decided_together
 from tuner.records import Level, Outcome, TrialRecord
+from tuner.search.ranking import patient
 from tuner.slo import Slo, limit_name
 
 
@@ -20,6 +22,8 @@ def rejudge(record: TrialRecord, slo: Slo, folder: Path) -> TrialRecord:
     if record.failure is not None or not record.levels:
         return record
     levels = tuple(_rejudged(level, slo, folder) for level in record.levels)
+    if not patient(record.config, slo):
+        levels = _together(levels, slo)
     open_levels = [
         (level.measurement.offered_rps or 0.0, number, level)
         for number, level in enumerate(levels)
@@ -55,3 +59,9 @@ def _rejudged(level: Level, slo: Slo, folder: Path) -> Level:
     over = {limit_name(name): histogram.over(limit_ms) for name, limit_ms in slo.limits_ms}
     measurement = replace(level.measurement, over_limit=over)
     return replace(level, measurement=measurement, verdict=judge(measurement, slo, looks=LOOKS))
+
+
+def _together(levels: tuple[Level, ...], slo: Slo) -> tuple[Level, ...]:
+    opened = [level for level in levels if level.measurement.loop == "open"]
+    decided = [(before, after) for before, after, _ in decided_together(opened, slo)]
+    return tuple(next((b for a, b in decided if a is level), level) for level in levels)

@@ -1,13 +1,15 @@
 """The climb: a ladder of open-loop loads that brackets the sustainable rate."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from tuner.ladder import LOWEST_SHARE, Ladder, Rungs
 from tuner.load.generator import require_usable
-from tuner.records import Level, Outcome
-from tuner.trial.levels import MENDED_BY_TIME
+from tuner.measure.counting import LOOKS, needed_samples
+from tuner.measure.together import MENDED_BY_TIME, decided_together
+from tuner.records import Doubt, Level, Outcome
+from tuner.slo import Slo
 
 START_SHARES = (0.6, 0.85)
 """Bounds of the first open-loop load, as a share of the closed-loop peak."""
@@ -21,7 +23,8 @@ class Climb:
     """What a ladder showed. `levels` are those that it was told, in order.
 
     `cut_short` says that time was up before it ended; `hopeful` that some load had too few
-    requests to be shown to hold, though none was over a limit.
+    requests to be shown to hold, though none was over a limit. `notes` say which loads were
+    decided together with others, and `renewed` are these levels before and after.
     """
 
     ladder: Ladder | Rungs
@@ -29,6 +32,23 @@ class Climb:
     trusted: bool = True
     cut_short: bool = False
     hopeful: bool = False
+    notes: list[Doubt] = field(default_factory=list)
+    renewed: list[tuple[Level, Level]] = field(default_factory=list)
+
+    def settle(self, slo: Slo) -> None:
+        """Decide loads together where they are undecided each by itself, and tell the ladder."""
+        for before, after, note in list(decided_together(self.levels, slo)):
+            self.levels[self.levels.index(before)] = after
+            self.ladder.settle(_offered_rps(after))
+            self.renewed.append((before, after))
+            self.notes.append(note)
+
+    def as_decided(self, levels: Iterable[Level]) -> tuple[Level, ...]:
+        """All levels of a trial, those that were decided together as they are judged now."""
+        return tuple(
+            next((after for before, after in self.renewed if before is level), level)
+            for level in levels
+        )
 
     @property
     def reference(self) -> Level | None:
@@ -65,16 +85,21 @@ def climb(
     ladder: Ladder | Rungs,
     measure: Measure,
     *,
+    slo: Slo,
     shares: Sequence[float] = (),
     time_is_up: Callable[[], bool] = lambda: False,
 ) -> Climb:
     """Follow the ladder to its end, to a level that cannot be trusted, or until time is up.
 
+    Loads that are undecided are decided together by `slo`, since more load makes no request
+    faster; not for a server of which low loads have to be asked as well, by `shares`.
+
     Then measure the loads at `shares` of what it found. Where one of them fails, what was found
     is not sustainable, and the ladder is followed on from there.
     """
     found = Climb(ladder)
-    _follow(found, measure, time_is_up)
+    pooled = not shares
+    _follow(found, measure, time_is_up, slo, pooled=pooled)
     for share in sorted(shares):
         if not ladder.held_rps or not found.trusted or time_is_up():
             break
@@ -82,12 +107,14 @@ def climb(
         if level.verdict.valid and level.verdict.feasible is False:
             ladder.tell(_offered_rps(level), held=False)
             found.levels.append(level)
-            _follow(found, measure, time_is_up)
+            _follow(found, measure, time_is_up, slo, pooled=pooled)
             break
     return found
 
 
-def _follow(found: Climb, measure: Measure, time_is_up: Callable[[], bool]) -> None:
+def _follow(
+    found: Climb, measure: Measure, time_is_up: Callable[[], bool], slo: Slo, *, pooled: bool
+) -> None:
     while found.trusted and (rate_rps := found.ladder.next_rps()) is not None:
         if time_is_up():
             found.cut_short = True
@@ -96,15 +123,27 @@ def _follow(found: Climb, measure: Measure, time_is_up: Callable[[], bool]) -> N
         lacking = {doubt.code for doubt in level.verdict.doubts} <= MENDED_BY_TIME
         found.trusted = level.verdict.valid or lacking
         if found.trusted:
-            # With no request over a limit a higher load, which has more of them, may be decided.
-            hopeful = not level.verdict.valid and not any(level.measurement.over_limit.values())
+            hopeful = not level.verdict.valid and _too_few(level, slo)
             found.hopeful |= hopeful
-            held = level.verdict.feasible is True or hopeful
+            held = True if hopeful else level.verdict.feasible
             # What arrived decides, not what was asked: Poisson counts differ by their noise. Of a
             # load that was given up early the count is too short to say more than what was asked.
             offered_rps = _offered_rps(level) or rate_rps
-            found.ladder.tell(offered_rps if held else min(offered_rps, rate_rps), held=held)
+            missed = held is False
+            found.ladder.tell(min(offered_rps, rate_rps) if missed else offered_rps, held=held)
             found.levels.append(level)
+            if pooled:
+                found.settle(slo)
+
+
+def _too_few(level: Level, slo: Slo) -> bool:
+    """Whether a load, none of its requests over a limit, had but too few of them.
+
+    A higher load, which has more of them, may then be decided. Where it has enough, but queued
+    ones that are slow together, it is a lower load that may.
+    """
+    few = level.measurement.requests < needed_samples(slo, looks=LOOKS)
+    return few and not any(level.measurement.over_limit.values())
 
 
 def ladder_from(
@@ -125,7 +164,8 @@ def ladder_from(
     LoadError where that is less than the ladder would ever fall to: nothing would be found.
     """
     if expected_rps:
-        return Ladder(expected_rps, resolution / 2, step=1 + resolution, most_rps=most_rps)
+        step = 1 + resolution
+        return Ladder(expected_rps, resolution / 2, step=step, fall=1 / step, most_rps=most_rps)
     lowest, highest = START_SHARES
     share = loosest_ms / (peak.measurement.mean_ms or loosest_ms)
     start_rps = peak.measurement.throughput_rps * min(highest, max(lowest, share))

@@ -9,21 +9,19 @@ from pathlib import Path
 
 from tuner.clock import NS_PER_S, now_ns
 from tuner.load.generator import Generator, OpenLoop
-from tuner.measure.counting import LOOKS, window_s_for
+from tuner.measure.counting import LOOKS, WINDOWS, window_s_for
 from tuner.measure.doubts import TOLERANCES
 from tuner.measure.host import CpuMeter, processes_cpu
 from tuner.measure.percentiles import samples_for
 from tuner.measure.prometheus import evidence
 from tuner.measure.slo import judge
+from tuner.measure.together import MENDED_BY_TIME
 from tuner.measure.window import pooled
 from tuner.records import Level, Measurement, Samples
 from tuner.server.launcher import Server
 from tuner.slo import PERCENTILES, Slo
 from tuner.trial.stretch import Stretch, drive, host_of, keep
 from tuner.trial.task import Bench, Task
-
-MENDED_BY_TIME = frozenset({"too-few-samples"})
-"""Doubts that the same measurement again would not settle, but a longer window would."""
 
 MAY_PASS = MENDED_BY_TIME | {"not-steady"}
 """Doubts that another window of the same load may lift."""
@@ -136,7 +134,7 @@ class Levels:
         if shown_s <= settings.max_window_s:
             needed_s = max(needed_s, shown_s)
         first_s = min(max(settings.window_s, needed_s), settings.max_window_s)
-        return doubling(first_s, settings.max_window_s, LOOKS)
+        return doubling(first_s, settings.max_window_s, WINDOWS)
 
     def _open(self, rate_rps: float, window_s: float, seed: int) -> Stretch:
         load = self.bench.scenario.load

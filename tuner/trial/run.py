@@ -102,23 +102,26 @@ def measured(levels: Levels, record: TrialRecord) -> TrialRecord:
     found = climb(
         rungs,
         levels.offered,
+        slo=levels.bench.slo,
         shares=task.curve_shares,
         time_is_up=lambda: levels.late,
     )
     if not (found.reference or levels.late):  # the curve is worth knowing, from where the peak is
         for share in task.curve_shares:
             levels.offered(peak_rps * share)
+    done = found.as_decided(levels.done)
     return replace(
         record,
         peak_rps=peak_rps,
         outcome=found.outcome,
-        levels=tuple(levels.done),
+        levels=done,
         sustainable_rps=found.sustainable_rps,
         ceiling_rps=found.ceiling_rps,
-        reference_level=index_of(found.reference, levels.done),
+        reference_level=index_of(found.reference, done),
         dominated=rungs.dominated,
         notes=(
-            *notes(levels.done, levels.bench.slo, next_to=1 + 2 * resolution),
+            *notes(done, levels.bench.slo, next_to=1 + 2 * resolution),
+            *found.notes,
             *((CUT_SHORT,) if found.cut_short else ()),
             *((_client_limited(rungs.held_rps),) if rungs.limited else ()),
         ),
