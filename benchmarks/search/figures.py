@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from one_run import BUDGET, BUDGETS
 from surface import Surface
 
 Column = list[float | None]
@@ -50,6 +51,13 @@ def table(
         "from batching off and the server's defaults, both included. Medians; a dash where half "
         "of the replays or more ended before.\n"
     ]
+    budgets = [f"`{name}` was given up after {most} starts" for name, most in BUDGETS.items()]
+    parts.append(
+        f"{', '.join(budgets)}, the others after {BUDGET}. `tpe-guided` and `auto` begin with "
+        "three of the batching guide's points, as a run does. NSGA-II draws at random until its "
+        "first population of 50 is measured: up to there it is `random`. The hill climb begins at "
+        "the smallest of all values, which is near the best where a batch costs as much a row.\n"
+    )
     for name, packages in left_out.items():
         parts.append(f"`{name}` is left out: it needs {' and '.join(packages)}, not installed.\n")
     for title, group in (("Recorded surfaces", recorded), ("Synthetic surfaces", drawn)):
@@ -163,8 +171,9 @@ def plot(results: Results, path: Path) -> None:
         style = {"color": colour, "ls": line, "lw": 2.6 if sampler == "auto" else 1.6}
         for axis, key in zip(axes, ("starts_to_5pct", "starts_to_1pct"), strict=False):
             starts = [start for found in by_surface.values() for start in found[key]]
-            reached = [100 * _reached(starts, int(most)) for most in at]
-            axis.step(at, reached, where="post", label=sampler, **style)
+            shown = at[at <= BUDGETS.get(sampler, BUDGET)]
+            reached = [100 * _reached(starts, int(most)) for most in shown]
+            axis.step(shown, reached, where="post", label=sampler, **style)
         volumes = [found["hypervolume"] for found in by_surface.values()]
         mean = np.mean(np.array(volumes, float), axis=0)
         axes[2].plot(np.arange(1, len(mean) + 1), mean, label=sampler, **style)
