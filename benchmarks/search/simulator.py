@@ -5,7 +5,8 @@
 
 From every surface TRAINED configurations are drawn at random, the baselines among them; a service
 model is fitted to their loads alone, and predicts those of all others: throughput where the
-server could not keep up, p99 where it could, the sustainable rate of each configuration. The
+server could not keep up, p99 where it could, the sustainable rate of each configuration. Loads
+are simulated for as long as they were measured, on several draws of arrivals. The
 committed example run is predicted trial by trial, each from all the others. Errors are ratios
 less 1; `beyond` tells their direction. p99 is judged up to NEAR of the sustainable rate: closer to
 saturation a rate that is off by 5 % doubles it, and what is off is the rate. Figures go to
@@ -15,6 +16,7 @@ simulator.json.
 import argparse
 import json
 import math
+import re
 import statistics
 import sys
 from collections.abc import Sequence
@@ -29,11 +31,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 from surface import Surface
 
 from tuner.records import TrialRecord
-from tuner.simulate.calibrate import fit, predicted
+from tuner.simulate.calibrate import fit
 from tuner.simulate.curves import Curve, curve_of, curves_of
-from tuner.simulate.policy import Policy
+from tuner.simulate.express import highest_rps
+from tuner.simulate.loads import MOST_REQUESTS, shown
 from tuner.simulate.service import ServiceModel
-from tuner.simulate.sustain import Workload, sustainable_rps
+from tuner.simulate.sustain import Workload
 from tuner.slo import Slo
 from tuner.store import RunDirectory
 
@@ -44,7 +47,14 @@ TRAINED = 12
 
 LARGEST = 256
 NEAR = 0.9
-REQUESTS = 6000
+WORKLOADS = tuple(Workload.poisson(MOST_REQUESTS, seed=seed) for seed in range(70, 75))
+"""Arrivals that no fit has seen."""
+
+RESOLUTION = 0.01
+
+INTER_OP_OF_ONE = re.compile(r"^#.*(inter_op_parallelism=1\b|inter op 1/1)", re.MULTILINE)
+"""In a surface's comments: batches took turns."""
+
 GOALS = {"throughput": 0.10, "p99": 0.20, "sustainable": 0.10}
 
 
@@ -76,7 +86,8 @@ def of_surface(task: tuple[Path, int]) -> Errors:
     held_out = [
         surface.measure(number, "sampler", key, rng) for number, key in enumerate(order[drawn:])
     ]
-    return _errors(records, held_out, surface.slo, surface.cpus)
+    in_turn = INTER_OP_OF_ONE.search(path.read_text(encoding="utf-8")) is not None
+    return _errors(records, held_out, surface.slo, surface.cpus, in_turn=in_turn)
 
 
 def of_example() -> Errors:
@@ -85,7 +96,7 @@ def of_example() -> Errors:
     records = [record for record in run.trials() if record.block is None and record.levels]
     slo = Slo((("p95", 50.0),))
     found = [
-        _errors([other for other in records if other is not record], [record], slo, 1)
+        _errors([one for one in records if one is not record], [record], slo, 1, in_turn=True)
         for record in records
     ]
     return Errors(
@@ -95,9 +106,16 @@ def of_example() -> Errors:
 
 
 def _errors(
-    records: Sequence[TrialRecord], held_out: Sequence[TrialRecord], slo: Slo, cpus: int
+    records: Sequence[TrialRecord],
+    held_out: Sequence[TrialRecord],
+    slo: Slo,
+    cpus: int,
+    *,
+    in_turn: bool,
 ) -> Errors:
-    calibration = fit(curves_of(records, cpus=cpus), largest_batch=LARGEST)
+    calibration = fit(
+        curves_of(records, cpus=cpus), largest_batch=LARGEST, in_turn=in_turn, thorough=True
+    )
     assert calibration is not None
     throughput: list[float] = []
     p99: list[float] = []
@@ -106,7 +124,7 @@ def _errors(
         curve = curve_of(record, cpus=cpus)
         _add_loads(curve, calibration.service, slo, throughput, p99)
         if record.sustainable_rps:
-            ours = _sustainable(curve.policy, calibration.service, slo)
+            ours = _sustainable(curve, calibration.service, slo)
             rates.append(_log_ratio(ours, record.sustainable_rps))
     return Errors(tuple(throughput), tuple(p99), tuple(rates), calibration.misfit)
 
@@ -116,21 +134,31 @@ def _add_loads(
 ) -> None:
     name, _ = slo.limits_ms[-1]
     share = {"p95": 0.95, "p99": 0.99}[name]
-    workload = Workload.poisson(REQUESTS, seed=7)
     limit_rps = NEAR * (curve.sustainable_rps or 0.0)
     for point in curve.points:
         if point.saturated or point.concurrency is not None:
-            outcome = predicted(curve.policy, point, service, workload)
-            throughput.append(_log_ratio(outcome.throughput_rps, point.throughput_rps))
+            ours = shown(curve.policy, point, service, WORKLOADS)
+            throughput.append(_log_ratio(ours.throughput_rps, point.throughput_rps))
         elif (point.offered_rps or math.inf) <= limit_rps:
-            outcome = predicted(curve.policy, point, service, workload)
-            measured_ms = dict(point.percentiles_ms).get(share)
-            if measured_ms:
-                p99.append(_log_ratio(outcome.percentile_ms(share), measured_ms))
+            ours = shown(curve.policy, point, service, WORKLOADS)
+            for (at, measured_ms), ours_ms in zip(
+                point.percentiles_ms, ours.percentiles_ms, strict=True
+            ):
+                if at == share:
+                    p99.append(_log_ratio(ours_ms, measured_ms))
 
 
-def _sustainable(policy: Policy, service: ServiceModel, slo: Slo) -> float:
-    return sustainable_rps(policy, service, slo, Workload.poisson(REQUESTS, seed=7))
+def _sustainable(curve: Curve, service: ServiceModel, slo: Slo) -> float:
+    """The rate that a window as long as the one at the measured rate would find."""
+    at_rate = min(
+        curve.points,
+        key=lambda point: abs((point.offered_rps or 0) - (curve.sustainable_rps or 0)),
+    )
+    count = at_rate.before + at_rate.requests or MOST_REQUESTS
+    return statistics.median(
+        highest_rps(workload.first(count), curve.policy, service, slo, RESOLUTION)
+        for workload in WORKLOADS
+    )
 
 
 def _log_ratio(ours: float, theirs: float) -> float:

@@ -39,6 +39,9 @@ DEFAULT_SIZE = 1000
 LEVEL_S = 2.3
 """Seconds of one load level where the file does not say."""
 
+WARMUP_S = 0.3
+"""Seconds before a load level's window, as recorded."""
+
 START_S = 6.0
 """Seconds of a server start with its warm-up where the file does not say."""
 
@@ -64,6 +67,11 @@ class Row:
     p99_ms: float
     error_rate: float
     seconds: float = LEVEL_S
+
+    @property
+    def window_s(self) -> float:
+        """Seconds that were counted: what the load cost without its warm-up."""
+        return max(self.seconds - WARMUP_S, WARMUP_S)
 
     def holds(self, slo: Slo) -> bool:
         """Whether the SLO is met, by the two percentiles there are."""
@@ -321,7 +329,7 @@ def _value(text: str) -> Choice:
 
 
 def _level(row: Row, slo: Slo) -> Level:
-    requests = max(1, round(row.offered_rps * 2))
+    requests = max(1, round(row.offered_rps * row.window_s))
     answered = round(requests * (1 - row.error_rate))
     limits = dict(slo.limits_ms)
     values = {"p50": row.p50_ms, "p99": row.p99_ms}
@@ -330,9 +338,9 @@ def _level(row: Row, slo: Slo) -> Level:
         loop="open",
         offered_rps=row.offered_rps,
         concurrency=None,
-        window_s=2.0,
+        window_s=row.window_s,
         drain_s=0.0,
-        warmup_s=0.3,
+        warmup_s=WARMUP_S,
         requests=requests,
         answered=answered,
         throughput_rps=row.throughput_rps,

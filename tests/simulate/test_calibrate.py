@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tuner.simulate.calibrate import _Shape, fit, predicted
+from tuner.simulate.calibrate import fit
 from tuner.simulate.curves import Curve, CurvePoint, curves_of
+from tuner.simulate.loads import predicted
 from tuner.simulate.policy import Policy
 from tuner.simulate.service import ServiceModel
+from tuner.simulate.shape import Shape
 from tuner.simulate.sustain import Workload, capacity_rps, sustainable_rps
 from tuner.slo import Slo
 from tuner.store import RunDirectory
@@ -25,6 +27,7 @@ CPU = ServiceModel(
     delay_ms=0.5,
     spread=0.1,
 )
+TURNS = replace(CPU, in_turn=True)
 GPU = ServiceModel(
     sizes=(1, 8, 32, 128),
     run_ms=(4.0, 4.2, 5.5, 14.0),
@@ -65,9 +68,10 @@ TRAINED = [
 HELD_OUT = [batching(16, 2, 1), batching(64, 5, 1), batching(16, 0, 2), batching(64, 1, 3)]
 
 
-@pytest.mark.parametrize("truth", [CPU, GPU], ids=["cpu", "gpu"])
+@pytest.mark.parametrize("truth", [CPU, TURNS, GPU], ids=["cpu", "turns", "gpu"])
 def test_five_configurations_predict_others(truth):
-    found = fit([measured(p, truth, seed) for seed, p in enumerate(TRAINED)], largest_batch=128)
+    curves = [measured(p, truth, seed) for seed, p in enumerate(TRAINED)]
+    found = fit(curves, largest_batch=128, in_turn=truth.in_turn)
     assert found.misfit < 1.5
     judge = Workload.poisson(4000, seed=99)
     rates, tails = [], []
@@ -124,7 +128,7 @@ def test_derivatives_that_are_not_taken_are_nothing(monkeypatch):
     """A load says nothing of sizes that its batches never reach, nor of cores it never shares."""
     curves = [measured(p, CPU, seed) for seed, p in enumerate(TRAINED)]
     taken = fit(curves, largest_batch=128)
-    monkeypatch.setattr(_Shape, "touches", lambda *_: True)
+    monkeypatch.setattr(Shape, "touches", lambda *_: True)
     every = fit(curves, largest_batch=128)
     assert taken.parameters == every.parameters
 

@@ -23,6 +23,7 @@ SERVICE = ServiceModel(
     delay_ms=0.4,
     spread=0.15,
 )
+IN_TURN = replace(SERVICE, in_turn=True)
 SINGLE = Workload.poisson(800, seed=1)
 MIXED = Workload.poisson(800, seed=2, rows=((1, 1.0), (3, 1.0), (4, 0.5)))
 POLICIES = [
@@ -35,11 +36,12 @@ OFF = Policy(threads=1, largest_batch=1, batching=False)
 
 
 @pytest.mark.parametrize("workload", [SINGLE, MIXED], ids=["single", "mixed"])
+@pytest.mark.parametrize("service", [SERVICE, IN_TURN], ids=["sharing", "in turn"])
 @pytest.mark.parametrize("rate", [60.0, 500.0, 2500.0])
-def test_latencies_and_batches_are_those_of_the_full_model(workload, rate):
+def test_latencies_and_batches_are_those_of_the_full_model(workload, service, rate):
     for policy in [*POLICIES, OFF]:
-        full = workload.at(rate, policy, SERVICE)
-        seen = brief(workload, rate, policy, SERVICE)
+        full = workload.at(rate, policy, service)
+        seen = brief(workload, rate, policy, service)
         np.testing.assert_allclose(seen.latency_ns, full.latency_ns, rtol=1e-9, atol=1.0)
         assert seen.throughput_rps == pytest.approx(full.throughput_rps, rel=1e-9)
         assert seen.rows_per_batch == pytest.approx(full.rows_per_batch)
@@ -48,10 +50,18 @@ def test_latencies_and_batches_are_those_of_the_full_model(workload, rate):
         )
 
 
-def test_the_highest_rates_are_those_of_the_full_model():
+def test_requests_of_the_warm_up_are_not_counted():
+    whole = brief(SINGLE, 500.0, POLICIES[0], SERVICE)
+    counted = brief(SINGLE, 500.0, POLICIES[0], SERVICE, before=300)
+    np.testing.assert_array_equal(counted.latency_ns, whole.latency_ns[300:])
+    assert counted.throughput_rps == pytest.approx(500, rel=0.1)
+
+
+@pytest.mark.parametrize("service", [SERVICE, IN_TURN], ids=["sharing", "in turn"])
+def test_the_highest_rates_are_those_of_the_full_model(service):
     slo = Slo((("p99", 25.0),))
-    found = [highest_rps(SINGLE, policy, SERVICE, slo, 0.01) for policy in POLICIES]
-    expected = [sustainable_rps(policy, SERVICE, slo, SINGLE) for policy in POLICIES]
+    found = [highest_rps(SINGLE, policy, service, slo, 0.01) for policy in POLICIES]
+    expected = [sustainable_rps(policy, service, slo, SINGLE) for policy in POLICIES]
     np.testing.assert_allclose(found, expected, rtol=0.021)
 
 

@@ -149,6 +149,14 @@ def test_batches_beside_each_other_slow_each_other_down():
     assert latencies(outcome)[1] == pytest.approx(16, abs=0.01)
 
 
+@pytest.mark.parametrize(("share", "second_ms"), [(1.0, 16), (0.5, 11), (0.2, 10)])
+def test_batches_that_take_turns_wait_for_what_the_one_before_does_alone(share, second_ms):
+    turns = ServiceModel(sizes=(1, 64), run_ms=(10.0, 10.0), contention=share, in_turn=True)
+    outcome = simulate(Policy(threads=2, largest_batch=1), turns, at_ms(0, 4))
+    assert latencies(outcome)[0] == pytest.approx(10, abs=0.01)
+    assert latencies(outcome)[1] == pytest.approx(second_ms, abs=0.01)
+
+
 def test_front_and_delay_lie_outside_the_scheduler():
     service = ServiceModel(sizes=(1, 64), run_ms=(10.0, 10.0), front_ms=2.0, delay_ms=0.5)
     outcome = simulate(Policy(threads=4, largest_batch=1), service, at_ms(0, 0, 0, 20))

@@ -90,6 +90,15 @@ def test_batching_off_on_one_processor_is_processor_sharing():
     assert mean_ms(outcome) == pytest.approx(1 / (1 - load), rel=0.05)
 
 
+def test_batching_off_where_batches_take_turns_is_one_queue():
+    load = 0.8
+    off = Policy(threads=1, largest_batch=1, batching=False)
+    turns = ServiceModel(sizes=(1,), run_ms=(1.0,), in_turn=True)
+    outcome = simulate(off, turns, poisson_ns(load * 1000, 400_000))
+    # In order and of constant time: M/D/1, which is shorter than processor sharing.
+    assert mean_ms(outcome) == pytest.approx(1 + load / (2 * (1 - load)), rel=0.02)
+
+
 def test_littles_law_holds():
     service = ServiceModel(sizes=(1, 32), run_ms=(5.0, 12.0), contention=0.7, delay_ms=0.4)
     outcome = simulate(

@@ -16,7 +16,7 @@ from tuner.search.rejudge import rejudge
 from tuner.simulate.calibrate import LARGEST_FITTED, fit
 from tuner.simulate.capacity import Replica
 from tuner.simulate.curves import Curve, curves_of
-from tuner.simulate.policy import Policy
+from tuner.simulate.policy import Policy, takes_turns
 from tuner.simulate.refine import Refined, alike, refine
 from tuner.simulate.service import ServiceModel
 from tuner.simulate.sustain import Rows, Workload, sustainable_rps
@@ -187,7 +187,14 @@ def model_of_others(run: RunDirectory, config: Config) -> ServiceModel:
     )
     nearest = others[:MOST_CURVES] or curves_of(own, cpus=cpus)
     largest = max(target.largest_batch, *(curve.policy.largest_batch for curve in nearest))
-    found = fit(nearest, largest_batch=min(largest, LARGEST_FITTED), rows=_rows(run), draws=0)
+    found = fit(
+        nearest,
+        largest_batch=min(largest, LARGEST_FITTED),
+        rows=_rows(run),
+        in_turn=takes_turns({**scenario_of(run).server.flags, **dict(config.flags)}),
+        thorough=True,
+        draws=0,
+    )
     assert found is not None, "curves without points are left out"
     return found.service
 

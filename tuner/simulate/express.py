@@ -48,6 +48,8 @@ class Case(NamedTuple):
     timeout: float
     threads: int
     largest: int
+    alone_share: float
+    crowding: float
 
 
 class Extent(NamedTuple):
@@ -62,8 +64,8 @@ class Extent(NamedTuple):
 class Brief:
     """What a simulated load came to.
 
-    `latency_ns` is in order of arrival; `run_ms` is the mean over requests of the time that
-    their batch ran.
+    `latency_ns` is in order of arrival; `run_ms` is the mean over all requests, those not counted
+    included, of the time that their batch ran.
     """
 
     latency_ns: Floats
@@ -90,20 +92,27 @@ def fits(policy: Policy, workload: Workload) -> bool:
     return policy.most_queued >= len(workload.arrivals) and largest <= policy.largest_batch
 
 
-def brief(workload: Workload, rate_rps: float, policy: Policy, service: ServiceModel) -> Brief:
-    """One load on one configuration that `fits`."""
+def brief(
+    workload: Workload,
+    rate_rps: float,
+    policy: Policy,
+    service: ServiceModel,
+    *,
+    before: int = 0,
+) -> Brief:
+    """One load on one configuration that `fits`; the first `before` requests are not counted."""
     case = _case(workload, policy, service)
     latency = np.empty(len(workload.arrivals))
     gap_ns = NS_PER_S / rate_rps
     ended, batches, rows, run, (fewest, most, beside) = _run(case, gap_ns, math.inf, -1, latency)
     delay_ns = service.delay_ms * NS_PER_MS
     latency += delay_ns
-    count = len(latency)
-    span_ns = ended + delay_ns - float(workload.arrivals[0]) * gap_ns
+    counted = latency[before:]
+    span_ns = ended + delay_ns - float(workload.arrivals[before]) * gap_ns
     _, executed, _ = _layout(workload, policy)
     extent = Extent(int(executed[fewest]), int(executed[most]), beside)
-    rate = count / span_ns * NS_PER_S
-    return Brief(latency, rate, rows / batches, run / count / NS_PER_MS, extent)
+    rate = len(counted) / span_ns * NS_PER_S
+    return Brief(counted, rate, rows / batches, run / len(latency) / NS_PER_MS, extent)
 
 
 def highest_rps(
@@ -146,6 +155,8 @@ def _case(workload: Workload, policy: Policy, service: ServiceModel) -> Case:
         timeout=float(policy.timeout_ns),
         threads=policy.threads if policy.batching else len(rows),
         largest=policy.largest_batch if policy.batching else 0,
+        alone_share=service.alone_share,
+        crowding=service.crowding,
     )
 
 
@@ -204,6 +215,13 @@ def _pop(ends: Any, size: int, batches: Any) -> None:
 
 
 @compiled
+def _turn(took: float, free: float, share: float) -> tuple[float, float]:
+    """When a batch that takes so long ends, and when the next may run alone: from `free` on."""
+    free += share * took
+    return free + (1.0 - share) * took, free
+
+
+@compiled
 def _poll(since: float, after: float) -> float:
     """When a thread that is idle since then next looks by itself, later than `after`."""
     return float(since + max(np.floor((after - since) / POLL_NS) + 1.0, 1.0) * POLL_NS)
@@ -224,7 +242,7 @@ def _run(  # noqa: C901, PLR0912, PLR0915
     """
     arrivals, rows, work, slow = case.arrivals, case.rows, case.work, case.slow
     noise, phases, front, timeout = case.noise, case.phases, case.front, case.timeout
-    largest, per_request = case.largest, case.per_request
+    largest, per_request, share = case.largest, case.per_request, case.alone_share
     count, most_beside = len(arrivals), len(slow) - 1
     threads = min(case.threads, count)
     ends, order = np.empty(threads), np.empty(threads, np.int64)
@@ -233,7 +251,7 @@ def _run(  # noqa: C901, PLR0912, PLR0915
     idle = threads if largest else 0
     for at in range(idle):
         since[at] = phases[at]
-    now, virtual, notified, notified_at = 0.0, 0.0, False, 0.0
+    now, virtual, free, notified, notified_at = 0.0, 0.0, 0.0, False, 0.0
     head, filled, filled_rows, tail = 0, 0, 0, 0  # head..filled are the front batch
     running, over, batches, all_rows, run = 0, 0, 0, 0, 0.0
     fewest, most, beside = 1 << 40, 0, 0
@@ -264,8 +282,7 @@ def _run(  # noqa: C901, PLR0912, PLR0915
                 if _poll(since[at], notified_at) <= moment:
                     notified = False
                     break
-        if running:
-            virtual += (moment - now) / slow[min(running, most_beside)]
+        virtual += (moment - now) / slow[min(running, most_beside)]
         now = moment
         if not looks and end <= next_arrival:
             batch = order[0]
@@ -288,7 +305,11 @@ def _run(  # noqa: C901, PLR0912, PLR0915
             if not largest:
                 alone = (work[rows[head]] + per_request) * noise[batches % len(noise)]
                 firsts[batches], lasts[batches], begans[batches] = head, tail, now
-                _push(ends, running, virtual + alone, batches, order)
+                end = virtual + alone
+                if share:
+                    alone *= 1.0 + case.crowding * np.log1p(running)
+                    end, free = _turn(alone, max(free, virtual), share)
+                _push(ends, running, end, batches, order)
                 all_rows += rows[head]
                 fewest, most = min(fewest, rows[head]), max(most, rows[head])
                 running += 1
@@ -316,7 +337,11 @@ def _run(  # noqa: C901, PLR0912, PLR0915
             alone = work[filled_rows] + per_request * (filled - head)
             alone *= noise[batches % len(noise)]
             firsts[batches], lasts[batches], begans[batches] = head, filled, now
-            _push(ends, running, virtual + alone, batches, order)
+            end = virtual + alone
+            if share:
+                alone *= 1.0 + case.crowding * np.log1p(running)
+                end, free = _turn(alone, max(free, virtual), share)
+            _push(ends, running, end, batches, order)
             all_rows += filled_rows
             fewest, most = min(fewest, filled_rows), max(most, filled_rows)
             running += 1

@@ -7,7 +7,8 @@ that they take back a queue's mark of having been notified.
 
 All times are float64 nanoseconds. Batches that run beside each other share the processor:
 `clock.virtual` advances at 1 / slow[k] while k batches run, and a batch that needs w ns alone
-ends once it has advanced by w (processor sharing).
+ends once it has advanced by w (processor sharing). Where batches take turns, virtual time is time,
+and each begins what it does alone when the one before has done so.
 """
 
 from typing import Any
@@ -77,8 +78,7 @@ def _slowness(w: World) -> float:
 
 @compiled
 def _advance(w: World, now: float) -> None:
-    if w.clock[0].running:
-        w.clock[0].virtual += (now - w.clock[0].now) / _slowness(w)
+    w.clock[0].virtual += (now - w.clock[0].now) / _slowness(w)
     w.clock[0].now = now
 
 
@@ -150,7 +150,17 @@ def _run(w: World, batch: int) -> None:
     alone *= w.costs.noise[batch % len(w.costs.noise)]
     w.batches[batch].began = w.clock[0].now
     w.batches[batch].executed = executed
-    _heap_push(w, w.clock[0].virtual + alone, batch)
+    _heap_push(w, _ends_at(w, alone), batch)
+
+
+@compiled
+def _ends_at(w: World, took: float) -> float:
+    """When a batch that starts now, and takes so long by itself, ends in virtual time."""
+    if not w.costs.alone_share:
+        return float(w.clock[0].virtual + took)
+    took *= 1.0 + w.costs.crowding * np.log1p(w.clock[0].running)
+    w.clock[0].free = max(w.clock[0].free, w.clock[0].virtual) + w.costs.alone_share * took
+    return float(w.clock[0].free + (1.0 - w.costs.alone_share) * took)
 
 
 @compiled
@@ -485,7 +495,15 @@ def _member(fleet: World, member: int) -> World:
     costs = fleet.costs
     return World(
         fleet.rules,
-        Costs(costs.work, costs.executed, costs.slow, costs.per_request, costs.noise[member]),
+        Costs(
+            costs.work,
+            costs.executed,
+            costs.slow,
+            costs.per_request,
+            costs.noise[member],
+            costs.alone_share,
+            costs.crowding,
+        ),
         fleet.requests,
         fleet.tasks[member],
         fleet.batches[member],

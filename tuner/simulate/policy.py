@@ -1,5 +1,6 @@
 """The batching parameters as the scheduler acts on them, every default filled in."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tuner.batching import (
@@ -11,8 +12,14 @@ from tuner.batching import (
 from tuner.records import Config
 
 NS_PER_US = 1_000
+INTER_OP = "tensorflow_inter_op_parallelism"
 UNBOUNDED = 1 << 40
 """No server holds so many requests or batches."""
+
+
+def takes_turns(flags: Mapping[str, object]) -> bool:
+    """Whether batches run one after another on a server with these flags, see `service`."""
+    return str(flags.get(INTER_OP)) == "1"
 
 
 @dataclass(frozen=True, slots=True)

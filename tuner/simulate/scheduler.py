@@ -223,6 +223,8 @@ def _tables(policy: Policy, service: ServiceModel, largest: int) -> Costs:
         slow=service.slowness(beside),
         per_request=service.request_ms * NS_PER_MS,
         noise=np.ones(1),
+        alone_share=service.alone_share,
+        crowding=service.crowding,
     )
 
 

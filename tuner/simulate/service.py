@@ -3,9 +3,16 @@
     S(n, k) = run(n) * (1 + contention (max(1, k / cores) - 1)) * (1 + crowding ln k)
 
 `run` is given at a few batch sizes and drawn straight between them. With one core the first
-bracket is Amdahl's law: contention 0 leaves batches alone, 1 runs them one after another. More
+bracket is Amdahl's law: contention 0 leaves batches alone, 1 lets them share one core evenly. More
 cores leave as many batches undisturbed. Crowding is what all lose by switching between them; it
 grows slowly, as seen where hundreds of unbatched requests run at once.
+
+Batches may also run in turn instead of sharing: a share of contention / cores of each is then
+spent one batch after another, in the order in which threads took them, and the rest beside all
+others. That is what TensorFlow's pool of inter-op threads does where it has one thread: a batch
+that has begun keeps it from operation to operation (ExecutorState::ScheduleReady in
+core/common_runtime/executor.cc runs the next one inline), and the others wait. As much is done in
+a second either way; but no batch is overtaken, so that latencies spread less.
 """
 
 import math
@@ -42,6 +49,12 @@ class ServiceModel:
     front_ms: float = 0.0
     delay_ms: float = 0.0
     spread: float = 0.0
+    in_turn: bool = False
+
+    @property
+    def alone_share(self) -> float:
+        """Share of a batch's time in which no other runs; 0 where batches do not take turns."""
+        return min(1.0, self.contention / max(self.cores, 1.0)) if self.in_turn else 0.0
 
     def run_of(self, rows: NDArray[np.int64]) -> Floats:
         """Milliseconds that batches of so many rows run alone; beyond the last size, as before."""
@@ -57,12 +70,27 @@ class ServiceModel:
         return np.asarray(found, np.float64)
 
     def slowness(self, most: int) -> Floats:
-        """How many times longer a batch takes beside others: entry k is for k that run."""
+        """How many times longer a batch takes beside others that share: entry k is for k that run.
+
+        Always 1 where batches take turns.
+        """
         running = np.arange(most + 1, dtype=np.float64)
-        others = np.maximum(0.0, running - 1.0)
+        if self.in_turn:
+            return np.ones_like(running)
         crowd = np.maximum(1.0, running / max(self.cores, 1.0)) - 1.0
-        switching = 1.0 + self.crowding * np.log1p(others)
-        return np.asarray((1.0 + self.contention * crowd) * switching)
+        return np.asarray((1.0 + self.contention * crowd) * self._switching(running))
+
+    def abreast(self, most: int) -> Floats:
+        """How many batches' work is done in the time of one alone, by k at once: entry k - 1."""
+        running = np.arange(1, most + 1, dtype=np.float64)
+        if not self.in_turn:
+            return np.asarray(running / self.slowness(most)[1:])
+        return np.asarray(
+            np.minimum(running, 1 / max(self.alone_share, 1e-9)) / self._switching(running)
+        )
+
+    def _switching(self, running: Floats) -> Floats:
+        return np.asarray(1.0 + self.crowding * np.log(np.maximum(running, 1.0)))
 
     def noise(self, seed: int) -> Floats:
         """Factors of mean 1 for the times of successive batches.

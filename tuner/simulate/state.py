@@ -43,7 +43,11 @@ class Rules(NamedTuple):
 
 
 class Costs(NamedTuple):
-    """What a batch takes. `work[n]`: n executed rows alone; `executed[n]`: n rows padded."""
+    """What a batch takes. `work[n]`: n executed rows alone; `executed[n]`: n rows padded.
+
+    Batches that take turns do so for `alone_share` of their time (0: they share the processor by
+    `slow`), and lose `crowding` times the log of how many there are.
+    """
 
     work: Floats
     executed: Ints
@@ -51,6 +55,8 @@ class Costs(NamedTuple):
     per_request: float
     noise: Floats
     """Factors of mean 1, one a batch, used in turn."""
+    alone_share: float
+    crowding: float
 
 
 REQUEST = np.dtype(
@@ -101,6 +107,7 @@ CLOCK = np.dtype(
     [
         ("now", np.float64),
         ("virtual", np.float64),
+        ("free", np.float64),
         ("running", np.int64),
         ("idle", np.int64),
         ("inside", np.int64),
@@ -111,7 +118,7 @@ CLOCK = np.dtype(
         ("issued", np.int64),
     ]
 )
-"""The scalars that change."""
+"""The scalars that change. `free`: the virtual time at which no batch runs alone any more."""
 
 
 class World(NamedTuple):

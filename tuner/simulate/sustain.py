@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +54,10 @@ class Workload:
         arrivals *= count / arrivals[-1]
         return cls(arrivals, drawn_rows(rows, count, rng), seed)
 
+    def first(self, count: int) -> "Workload":
+        """The first so many requests, again with a mean gap of exactly 1."""
+        return self if count >= len(self.arrivals) else _first(self, count)
+
     def at(
         self,
         rate_rps: float,
@@ -79,6 +84,13 @@ class Workload:
         return simulate(policy, service, arrivals_ns, rows=rows, seed=self.seed, give_up=give_up)
 
 
+@lru_cache(maxsize=1024)
+def _first(workload: Workload, count: int) -> Workload:
+    arrivals = workload.arrivals[:count] * (count / workload.arrivals[count - 1])
+    rows = None if workload.rows is None else workload.rows[:count]
+    return Workload(arrivals, rows, workload.seed)
+
+
 def drawn_rows(rows: Rows, count: int, rng: np.random.Generator) -> Ints:
     """Rows of so many requests."""
     if len(rows) == 1:
@@ -92,14 +104,12 @@ def capacity_rps(policy: Policy, service: ServiceModel, *, mean_rows: float = 1.
     """Requests a second that no load can exceed: full batches on all threads, nobody waiting."""
     front = 1e3 / service.front_ms if service.front_ms > 0 else math.inf
     if not policy.batching:
-        beside = np.arange(1, MOST_AT_ONCE + 1)
-        alone_ms = float(service.run_of(np.array([round(mean_rows)]))[0]) + service.request_ms
-        rates = beside / service.slowness(MOST_AT_ONCE)[1:] / alone_ms * 1e3
+        alone_ms = float(service.run_of(np.array([round(mean_rows)]))[0])
+        rates = service.abreast(MOST_AT_ONCE) / (alone_ms + service.request_ms) * 1e3
         return min(front, float(rates.max()))
     rows = np.arange(1, min(policy.largest_batch, 4096) + 1)
     alone = service.run_of(padded(rows, policy.allowed)) + service.request_ms * rows / mean_rows
-    beside = np.arange(1, min(policy.threads, 512) + 1)
-    threads = float((beside / service.slowness(len(beside))[1:]).max())
+    threads = float(service.abreast(min(policy.threads, 512)).max())
     return min(front, float((rows / alone).max()) * 1e3 / mean_rows * threads)
 
 
