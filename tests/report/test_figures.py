@@ -174,6 +174,14 @@ def test_without_valid_measurements_there_is_nothing_to_draw(info, run):
     assert info(run) is None
 
 
+def test_a_promise_far_out_of_reach_leaves_the_nearest_loads_to_see():
+    run = replace(gain_run(), slo=Slo((("p99", 1.0),)))
+    info = front_info(run)
+    assert info.front
+    assert info.limit_ms < info.front[0][1] <= info.top_ms
+    assert [plot.name for plot in render_plots(run)][:2] == ["front", "load"]
+
+
 def test_every_plot_is_drawn_in_both_formats():
     plots = render_plots(gain_run())
     assert [plot.name for plot in plots] == ["front", "load", "percentiles", "batches"]

@@ -59,7 +59,9 @@ def front_info(run: Run) -> FrontInfo | None:
     front = _coordinates(front_points(run), percentile)
     if not front:
         return None
-    worst = max([limit or 0.0, *(latency for _, latency in front if _near(latency, limit))])
+    # Where all of it misses the limit by far, its nearest load is shown all the same.
+    near = [latency for _, latency in front if _near(latency, limit)]
+    worst = max([limit or 0.0, *(near or [min(latency for _, latency in front)])])
     highest = max(latency for _, latency in _coordinates(points, percentile))
     top = min(max(1.35 * highest, 1.6 * (limit or 0.0)), OVERLOADED * (worst or highest))
     lowest = min([limit or front[0][1], front[0][1]])
@@ -221,11 +223,10 @@ def _label_contenders(axes: "Axes", info: FrontInfo, drawn: list[tuple[Curve, Po
     placer = LabelPlacer(axes)
     for points in (info.feasible, info.undecided, info.infeasible):
         placer.avoid_points([at for at, _ in points], [latency for _, latency in points])
-    placer.avoid_line(*zip(*info.front, strict=True))
     if info.limit_ms is not None:
         placer.avoid_level(info.limit_ms)
-    for _, points in drawn:
-        placer.avoid_line(*zip(*points, strict=True))
+    for line in (info.front, *(points for _, points in drawn)):
+        placer.avoid_line(*zip(*line, strict=True))
     for curve, points in reversed(drawn):
         placer.place(_words(curve, info), _anchors(curve, points, info), STYLES[curve.look].color)
 

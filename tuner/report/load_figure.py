@@ -51,7 +51,9 @@ def load_info(run: Run) -> LoadInfo | None:
     limit = run.limit_ms
     top = 1.3 * max([*latencies, limit or 0.0])
     if limit is not None:
-        top = min(top, OVERLOADED * limit)
+        tails = [point.latency_ms(run.percentile) for curve in curves for point in curve.points]
+        nearest = min((latency for latency in tails if latency is not None), default=limit)
+        top = min(top, OVERLOADED * max(limit, nearest))
     reached = [
         point.measurement.offered_rps or 0.0
         for curve in curves
