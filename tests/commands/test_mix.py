@@ -140,7 +140,7 @@ def test_a_mix_over_models_versions_and_labels_is_tuned(folder):
     assert printed["flags"]["model_config_file"] == "models.config"
     assert isinstance(printed["evidence"], list)
     trusted = [trial for trial in split if trial.shown_level is not None]  # a busy host has none
-    told = [sentences(trial, run.trials())[0] for trial in trusted]
+    told = [sentences(trial, run.trials(), None)[0] for trial in trusted]
     assert all(text.startswith("a batch held ") for text in told)
     config = (path / "models.config").read_text()
     assert 'base_path: "/models/affine"' in config

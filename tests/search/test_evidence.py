@@ -4,7 +4,7 @@ import pytest
 from trials import DEFAULT, OFF, batched, trial
 
 from tuner.records import Config, GpuEvidence, ServerEvidence, Verdict
-from tuner.search.evidence import indifferent, reasons
+from tuner.search.evidence import indifferent, reasons, sentences
 
 
 def evidence(rows, *, padding=0.0, queue_ms=0.1, **refused):
@@ -55,6 +55,14 @@ def test_what_another_start_filled_counts_too():
     assert "beyond 30.0 rows" in " ".join(reasons(record, None, [record, again]))
     full = told(trial(7, "final", batched(128), 600.0), evidence(100.0))
     assert "no-op" not in " ".join(reasons(record, None, [record, full]))
+
+
+def test_starts_count_whatever_their_queues_bound():
+    record = told(trial(2, "guide", batched(128), 600.0), evidence(8.0))
+    deployed = batched(128)
+    deployed = replace(deployed, batching=replace(deployed.batching, max_enqueued_batches=4))
+    again = told(trial(7, "final", deployed, 600.0), evidence(30.0))
+    assert "beyond 30.0 rows" in " ".join(sentences(record, [record, again], None))
 
 
 def test_a_limit_that_some_load_needs_is_none():

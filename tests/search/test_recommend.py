@@ -96,6 +96,22 @@ def test_a_gain_is_proven_by_blocks():
     assert "3 interleaved blocks" in decision.why
 
 
+def test_the_finals_median_block_stands_for_a_configuration():
+    winner = deployable(SEARCH[3], SLO)
+    rates = [(410.0, 200.0), (396.0, None), (400.0, 202.0)]
+    decision = decided((*SEARCH, *final(winner, rates)))
+    shown = [
+        decision.standing_for(winner, SEARCH[3]),
+        decision.standing_for(DEFAULT, SEARCH[1]),
+        decision.standing_for(OFF, SEARCH[0]),
+    ]
+    assert [(record.role, record.sustainable_rps) for record in shown] == [
+        ("final", 400.0),
+        ("final", 200.0),
+        ("off", 100.0),
+    ]
+
+
 @pytest.mark.parametrize(
     ("rates", "verdict"),
     [

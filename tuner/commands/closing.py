@@ -17,9 +17,9 @@ from tuner.search.compare import Compared
 from tuner.store import BATCHING, RunDirectory
 
 VERDICTS = {
-    "gain": "Proven gain.",
+    "gain": "Deploy this file.",
     "tie": "A tie: keep the default.",
-    "none": "No proven gain: keep what you have.",
+    "none": "Keep what you have.",
     "undecided": "Undecided: nothing is confirmed yet.",
 }
 

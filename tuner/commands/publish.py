@@ -18,6 +18,7 @@ from tuner.search.decide import Decision, decide
 from tuner.search.evidence import sentences
 from tuner.search.foresee import Foreseen, foresee
 from tuner.search.importance import importances
+from tuner.search.ranking import by_role
 from tuner.search.recommend import file_text, recommendation
 from tuner.search.space import Space
 from tuner.server.deployed import deployed_models_text, deployment
@@ -68,7 +69,12 @@ def describe(
         slo=slo,
         flags=deployed.flags,
     )
-    evidence = sentences(decision.trial, records)
+    default = by_role(records, "default")
+    evidence = sentences(
+        decision.standing_for(decision.config, decision.trial),
+        records,
+        None if default is None else decision.standing_for(default.config, default),
+    )
     return {**found, "evidence": list(evidence), "deployment": deployed.to_dict()}
 
 

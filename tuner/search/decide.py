@@ -43,6 +43,12 @@ class Decision:
             (found.records for found in self.findings if found.contender.config == config), ()
         )
 
+    def standing_for(self, config: Config, trial: TrialRecord) -> TrialRecord:
+        """The start that a configuration is known by: the final's median block, else `trial`."""
+        decided = [block for block in self.blocks(config) if block.sustainable_rps is not None]
+        ranked = sorted(decided, key=lambda block: block.sustainable_rps or 0.0)
+        return ranked[(len(ranked) - 1) // 2] if ranked else trial
+
 
 def decide(records: Sequence[TrialRecord], slo: Slo) -> Decision | None:
     """Decide on all that was measured so far, and say where the client set the limit."""

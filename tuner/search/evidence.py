@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from tuner.records import Config, Level, ServerEvidence, TrialRecord
-from tuner.search.ranking import bounded
+from tuner.search.ranking import bounded, unbounded
 
 FULL = 0.9
 """Batches that hold this share of the largest are limited by it."""
@@ -39,10 +39,12 @@ PARAMETERS = (
 )
 
 
-def sentences(trial: TrialRecord, records: Sequence[TrialRecord]) -> tuple[str, ...]:
-    """All that the counters say of the recommended trial, and of the search as a whole."""
-    default = next((record for record in records if record.role == "default"), None)
-    alike = [record for record in records if record.config == trial.config]
+def sentences(
+    trial: TrialRecord, records: Sequence[TrialRecord], default: TrialRecord | None
+) -> tuple[str, ...]:
+    """All that the counters say of a trial beside one of the default, and of the whole search."""
+    own = unbounded(trial.config)
+    alike = [record for record in records if unbounded(record.config) == own]
     return (*reasons(trial, default, alike), *indifferent(records))
 
 

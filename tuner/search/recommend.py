@@ -51,12 +51,12 @@ def recommendation(
         if decision.config.batching is None
         else decision.config.batching.to_dict(),
         "flags": dict(flags),
-        "recommended": _figures(decision.trial, decision.blocks(decision.config)),
+        "recommended": _figures(decision.standing_for(decision.config, decision.trial)),
         "default": _of_role(records, "default", decision),
         "off": _of_role(records, "off", decision),
         "gain": _gain(decision.gain),
         "overload": [asdict(found) for found in overload_of(decision, records)],
-        "final": [_contender(found) for found in decision.findings],
+        "final": [_contender(found, decision) for found in decision.findings],
         "noise": _noise(decision, records),
         "confidence": CONFIDENCE,
     }
@@ -89,7 +89,7 @@ def _gain(gain: Gain | None) -> dict[str, Any] | None:
     return {"percent": gain.percent, "low": gain.low, "high": gain.high}
 
 
-def _contender(found: Finding) -> dict[str, Any]:
+def _contender(found: Finding, decision: Decision) -> dict[str, Any]:
     """A contender of the final; `rates_rps` by block, None where a block was not valid."""
     config = found.contender.config
     return {
@@ -102,7 +102,7 @@ def _contender(found: Finding) -> dict[str, Any]:
         "measuring_s": sum(
             record.measuring_s for record in (found.contender.trial, *found.records)
         ),
-        **_figures(found.contender.trial, found.records),
+        **_figures(decision.standing_for(config, found.contender.trial)),
     }
 
 
@@ -110,16 +110,11 @@ def _of_role(
     records: Sequence[TrialRecord], role: str, decision: Decision
 ) -> dict[str, Any] | None:
     trial = by_role(records, role)
-    return None if trial is None else _figures(trial, decision.blocks(trial.config))
+    return None if trial is None else _figures(decision.standing_for(trial.config, trial))
 
 
-def _figures(trial: TrialRecord, blocks: Sequence[TrialRecord]) -> dict[str, Any]:
-    """Figures of a configuration: the final's median block, else the search's trial."""
-    decided = [record for record in blocks if record.sustainable_rps is not None]
-    shown = trial
-    if decided:
-        ranked = sorted(decided, key=lambda record: record.sustainable_rps or 0.0)
-        shown = ranked[(len(ranked) - 1) // 2]
+def _figures(shown: TrialRecord) -> dict[str, Any]:
+    """Figures of the start that stands for a configuration."""
     level = shown.shown_level
     measured = None if level is None else level.measurement
     server = None if measured is None else measured.server
