@@ -27,7 +27,7 @@ def notes(levels: Sequence[Level], slo: Slo, *, next_to: float) -> tuple[Doubt, 
     to take, from the ladder's resolution.
     """
     opened = [level for level in levels if level.measurement.loop == "open"]
-    trusted = sorted((level for level in opened if level.verdict.valid), key=_offered_rps)
+    trusted = sorted((level for level in opened if level.verdict.valid), key=offered_rps)
     return (
         *_odd_orders(trusted),
         *_cliffs(trusted, slo, next_to),
@@ -43,13 +43,13 @@ def _odd_orders(trusted: Sequence[Level]) -> Iterator[Doubt]:
     above = [
         level
         for level in trusted
-        if level.verdict.feasible and _offered_rps(level) > APART * _offered_rps(missed)
+        if level.verdict.feasible and offered_rps(level) > APART * offered_rps(missed)
     ]
     if above:
         yield Doubt(
             "non-monotonic",
-            f"the SLO is missed at {_offered_rps(missed):,.0f}/s and holds at "
-            f"{_offered_rps(above[-1]):,.0f}/s: only loads below the first are called sustainable",
+            f"the SLO is missed at {offered_rps(missed):,.0f}/s and holds at "
+            f"{offered_rps(above[-1]):,.0f}/s: only loads below the first are called sustainable",
             "a long batch timeout does this at low load; look at the curve before planning",
         )
 
@@ -61,7 +61,7 @@ def _cliffs(trusted: Sequence[Level], slo: Slo, next_to: float) -> Iterator[Doub
             continue
         # The rate of a load that was given up after few requests is known no better than this.
         blurred = 1 + 3 / math.sqrt(max(1, above.measurement.requests))
-        if _offered_rps(above) > next_to * blurred * _offered_rps(below):
+        if offered_rps(above) > next_to * blurred * offered_rps(below):
             continue
         for name, limit_ms in slo.limits_ms:
             before = below.measurement.percentiles_ms.get(name)
@@ -73,7 +73,7 @@ def _cliffs(trusted: Sequence[Level], slo: Slo, next_to: float) -> Iterator[Doub
                 end = "failure" if after is None else f"{after:,.0f} ms"
                 yield Doubt(
                     "cliff",
-                    f"from {_offered_rps(below):,.0f} to {_offered_rps(above):,.0f}/s "
+                    f"from {offered_rps(below):,.0f} to {offered_rps(above):,.0f}/s "
                     f"{percentile_label(name)} leaps from {before:,.0f} ms to {end}",
                     "leave headroom: there is no warning before it",
                 )
@@ -86,7 +86,7 @@ def _collapses(trusted: Sequence[Level]) -> Iterator[Doubt]:
         return
     for level in trusted:
         measured = level.measurement
-        if _offered_rps(level) <= APART * _offered_rps(best):
+        if offered_rps(level) <= APART * offered_rps(best):
             continue
         if measured.throughput_rps < COLLAPSE * best.measurement.throughput_rps:
             shown = "no request is" if not measured.answered else (
@@ -94,26 +94,27 @@ def _collapses(trusted: Sequence[Level]) -> Iterator[Doubt]:
             )  # fmt: skip
             yield Doubt(
                 "collapse",
-                f"at {_offered_rps(level):,.0f}/s offered {shown} answered, after "
-                f"{best.measurement.throughput_rps:,.0f}/s at {_offered_rps(best):,.0f}/s",
+                f"at {offered_rps(level):,.0f}/s offered {shown} answered, after "
+                f"{best.measurement.throughput_rps:,.0f}/s at {offered_rps(best):,.0f}/s",
                 "bound the queue, and shed load in front of the server",
             )
             return
 
 
 def _client_limits(opened: Sequence[Level]) -> Iterator[Doubt]:
-    highest = max(opened, key=_offered_rps, default=None)
+    highest = max(opened, key=offered_rps, default=None)
     if highest is None or highest.verdict.feasible is False:
         return
     doubts = [doubt for doubt in highest.verdict.doubts if doubt.code in CLIENT]
     if doubts:
         yield Doubt(
             "client-limited",
-            f"the load generator, not the server, was at its end at {_offered_rps(highest):,.0f}"
+            f"the load generator, not the server, was at its end at {offered_rps(highest):,.0f}"
             f"/s: {doubts[0].text}",
             doubts[0].remedy,
         )
 
 
-def _offered_rps(level: Level) -> float:
+def offered_rps(level: Level) -> float:
+    """The load of a level in requests/s, 0 where none was offered."""
     return level.measurement.offered_rps or 0.0

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from tuner.measure.counting import LOOKS
+from tuner.measure.curve import offered_rps
 from tuner.measure.slo import kept_together
 from tuner.records import Doubt, Level
 from tuner.slo import Slo
@@ -21,12 +22,12 @@ def decided_together(levels: Sequence[Level], slo: Slo) -> Iterator[tuple[Level,
     refuted take no part.
     """
     failed_rps = min(
-        (_offered_rps(level) for level in levels if level.verdict.feasible is False),
+        (offered_rps(level) for level in levels if level.verdict.feasible is False),
         default=math.inf,
     )
     pool: list[Level] = []
-    for level in sorted(levels, key=_offered_rps, reverse=True):
-        if not _undecided(level) or _offered_rps(level) >= failed_rps:
+    for level in sorted(levels, key=offered_rps, reverse=True):
+        if not _undecided(level) or offered_rps(level) >= failed_rps:
             continue
         pool.append(level)
         measurements = [other.measurement for other in pool]
@@ -43,14 +44,10 @@ def _undecided(level: Level) -> bool:
 
 
 def _note(level: Level, above: Sequence[Level]) -> Doubt:
-    loads = ", ".join(f"{_offered_rps(other):,.1f}" for other in reversed(above))
+    loads = ", ".join(f"{offered_rps(other):,.1f}" for other in reversed(above))
     return Doubt(
         "decided-together",
-        f"{_offered_rps(level):,.1f}/s holds by its own requests and those at {loads}/s together, "
+        f"{offered_rps(level):,.1f}/s holds by its own requests and those at {loads}/s together, "
         "where the SLO can only be harder to keep",
         "with a longer measure.max_window_s each load is decided by itself",
     )
-
-
-def _offered_rps(level: Level) -> float:
-    return level.measurement.offered_rps or 0.0

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from tuner.ladder import LOWEST_SHARE, Ladder, Rungs
 from tuner.load.generator import require_usable
 from tuner.measure.counting import LOOKS, needed_samples
+from tuner.measure.curve import offered_rps
 from tuner.measure.together import MENDED_BY_TIME, decided_together
 from tuner.records import Doubt, Level, Outcome
 from tuner.slo import Slo
@@ -39,7 +40,7 @@ class Climb:
         """Decide loads together where they are undecided each by itself, and tell the ladder."""
         for before, after, note in list(decided_together(self.levels, slo)):
             self.levels[self.levels.index(before)] = after
-            self.ladder.settle(_offered_rps(after))
+            self.ladder.settle(offered_rps(after))
             self.renewed.append((before, after))
             self.notes.append(note)
 
@@ -56,9 +57,9 @@ class Climb:
         held = [
             level
             for level in self.levels
-            if level.verdict.feasible and _offered_rps(level) <= self.ladder.held_rps
+            if level.verdict.feasible and offered_rps(level) <= self.ladder.held_rps
         ]
-        return max(held, key=_offered_rps, default=None)
+        return max(held, key=offered_rps, default=None)
 
     @property
     def outcome(self) -> Outcome:
@@ -72,7 +73,7 @@ class Climb:
     def sustainable_rps(self) -> float | None:
         """The highest load that held; None where nothing trustworthy decides."""
         if self.reference is not None:
-            return _offered_rps(self.reference)
+            return offered_rps(self.reference)
         return None if self.outcome == "invalid" else 0.0
 
     @property
@@ -105,7 +106,7 @@ def climb(
             break
         level = measure(ladder.held_rps * share)
         if level.verdict.valid and level.verdict.feasible is False:
-            ladder.tell(_offered_rps(level), held=False)
+            ladder.tell(offered_rps(level), held=False)
             found.levels.append(level)
             _follow(found, measure, time_is_up, slo, pooled=pooled)
             break
@@ -128,9 +129,9 @@ def _follow(
             held = True if hopeful else level.verdict.feasible
             # What arrived decides, not what was asked: Poisson counts differ by their noise. Of a
             # load that was given up early the count is too short to say more than what was asked.
-            offered_rps = _offered_rps(level) or rate_rps
+            arrived_rps = offered_rps(level) or rate_rps
             missed = held is False
-            found.ladder.tell(min(offered_rps, rate_rps) if missed else offered_rps, held=held)
+            found.ladder.tell(min(arrived_rps, rate_rps) if missed else arrived_rps, held=held)
             found.levels.append(level)
             if pooled:
                 found.settle(slo)
@@ -177,7 +178,3 @@ def ladder_from(
 def index_of(level: Level | None, levels: Sequence[Level]) -> int | None:
     """Where a level stands among all of its trial."""
     return next((number for number, item in enumerate(levels) if item is level), None)
-
-
-def _offered_rps(level: Level) -> float:
-    return level.measurement.offered_rps or 0.0
