@@ -304,21 +304,25 @@ class Drift:
     spoils: tuple[int, ...]
 
 
-OverloadFinding = Literal["carries", "slows", "sheds", "stalls"]
+OverloadFinding = Literal["carries", "slows", "sheds", "collapses", "stalls"]
 
 
 LOST = 0.8
 """A server that keeps less of its sustainable rate within the limits fails whom it could serve."""
 
+COLLAPSED = 0.5
+"""One that keeps less than this share has collapsed, however fast it turns the others away."""
+
 
 @dataclass(frozen=True, slots=True)
 class Overload:
-    """What a server did with `share` of its sustainable rate (1.2: 120 %).
+    """What a server did with `share` of its sustainable rate (1.2: 120 %; 1.0: just that rate).
 
-    Counts concern requests intended after the queue had time to fill. `shed_share` failed within
-    the loosest latency limit, `late_share` were answered or failed later than it;
-    `answered_tail_ms` is the highest promised percentile of the answered alone. `recovery_s` is
-    the time from the overload's end until the limit held again, None where it did not.
+    Counts concern requests intended after the queue had time to fill. `goodput_rps` were answered
+    within the loosest latency limit, `shed_share` failed within it, `late_share` were answered or
+    failed later than it; `answered_tail_ms` is the highest promised percentile of the answered
+    alone. `recovery_s` is the time from the overload's end until the limit held again, None where
+    it did not. `finding` is as it was stored; `judged` is what it comes to.
     """
 
     share: float
@@ -335,15 +339,29 @@ class Overload:
         """The goodput as a share of the sustainable rate; it should stay near 1."""
         return self.goodput_rps * self.share / self.offered_rps
 
+    @property
+    def judged(self) -> OverloadFinding:
+        """The finding, judged by goodput too, which older tuners left out of account."""
+        if self.finding in {"sheds", "slows"} and self.kept_share < COLLAPSED:
+            return "collapses"
+        return self.finding
+
+    @property
+    def fails(self) -> bool:
+        """Whether too few of those whom it could serve are answered in time."""
+        return self.finding == "stalls" or self.kept_share < LOST
+
     def describe(self) -> str:
         """Words such as `at 120 % of the sustainable rate it sheds 14 %`."""
         done = {
             "carries": "it still keeps the latency limits",
             "slows": f"it answers {self.late_share * 100:.0f} % late",
             "sheds": f"it sheds {self.shed_share * 100:.0f} % at once",
+            "collapses": f"it collapses: it sheds {self.shed_share * 100:.0f} %, answers "
+            f"{self.late_share * 100:.0f} % late",
             "stalls": f"it stalls: {self.late_share * 100:.0f} % are late",
-        }[self.finding]
-        if self.finding in {"sheds", "slows"} and self.kept_share < LOST:
+        }[self.judged]
+        if self.judged not in {"carries", "stalls"} and self.kept_share < LOST:
             done += f" and keeps {self.kept_share * 100:.0f} % of that rate within the limits"
         tail = "" if self.answered_tail_ms is None else f", tail {self.answered_tail_ms:,.0f} ms"
         back = (

@@ -24,7 +24,7 @@ from tuner.batching import BatchingParameters
 from tuner.commands.publish import publish_report
 from tuner.records import ServerIdentity
 from tuner.report.page import render_page
-from tuner.search.ranking import deployable
+from tuner.search.queue_bound import deployable
 from tuner.slo import Slo
 from tuner.store import RunDirectory
 

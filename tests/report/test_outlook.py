@@ -8,7 +8,7 @@ from tuner.records import Config, HostEvidence, Overload, ServerEvidence
 from tuner.report.curves import contender_curves
 from tuner.report.limits import limits
 from tuner.report.outlook import steps, weights
-from tuner.report.overload import overload_rows
+from tuner.report.overload import overload_remarks, overload_rows
 from tuner.report.points import page_data
 from tuner.report.trust import trust
 from tuner.report.why import remarks, why
@@ -167,8 +167,9 @@ def test_overload_tests_are_told_with_their_queue():
         (over("sheds"), ("sheds", "good")),
         (over("slows"), ("slows", "neutral")),
         (over("sheds", goodput=300.0), ("sheds, many too late", "neutral")),
-        (over("slows", goodput=200.0), ("slows, most too late", "bad")),
-        (over("sheds", goodput=0.0), ("sheds, all too late", "bad")),
+        (over("slows", goodput=200.0), ("collapses", "bad")),
+        (over("sheds", goodput=0.0), ("collapses", "bad")),
+        (over("collapses", goodput=0.0), ("collapses", "bad")),
         (over("stalls"), ("stalls", "bad")),
     ],
 )
@@ -176,6 +177,27 @@ def test_shedding_without_answers_in_time_is_not_called_good(found, said):
     test = trial(5, "overload", BEST, overload=(found,))
     (row,) = overload_rows(replace(gain_run(), trials=(test,)))
     assert (row.finding, row.tone) == said
+
+
+def test_what_became_of_the_queue_is_told():
+    searched = rated(4, config(16), 300.0)
+
+    def tried(number, bound, kept):
+        at = Config(replace(searched.config.batching, max_enqueued_batches=bound))
+        found = replace(over("sheds"), goodput_rps=kept * 500.0)
+        return trial(number, "overload", at, overload=(found,))
+
+    def told(*tests):
+        run = gain_run()
+        return list(overload_remarks(replace(run, trials=(*run.trials, searched, *tests))))
+
+    first, second = tried(5, 7, 0.2), tried(6, 3, 0.9)
+    assert told() == told(second) == []
+    (said,) = told(first, second)
+    assert said.startswith("Max 16, timeout 0 µs, 1 thread: a queue of 7 batches was too long")
+    assert "is shortened to 3, with which enough is answered in time" in said
+    (said,) = told(first)
+    assert "with a queue of 7 batches less than 80 % of the sustainable rate is answered" in said
 
 
 def curve_with(measurement_change, at=BEST, **trial_changes):

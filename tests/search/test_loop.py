@@ -13,6 +13,7 @@ from tuner.errors import HostError
 from tuner.records import Overload
 from tuner.scenario import parse
 from tuner.search.loop import Budget, Tuning
+from tuner.search.plan import CLOSING_S
 from tuner.search.sampler import Sampler
 from tuner.search.space import Space
 
@@ -68,7 +69,13 @@ def rate_of(config):
 
 def measured(task):
     rate = rate_of(task.config)
-    return trial(task.number, task.role, task.config, rate, block=task.block, arm=task.arm)
+    found = trial(task.number, task.role, task.config, rate, block=task.block, arm=task.arm)
+    return replace(found, overload=tuple(map(shed, task.overload_shares)))
+
+
+def shed(share, kept=0.95):
+    """What a server does that carries 400/s and turns away what is more."""
+    return Overload(share, 400 * share, 400 * kept, 1 - 1 / share, 0.01, 70.0, 0.1, "sheds")
 
 
 def tuning(
@@ -470,36 +477,90 @@ def test_an_overload_that_is_carried_contradicts_the_rate_and_is_said():
     assert "394/s" in said
 
 
-def test_a_queue_that_stalls_is_shortened_and_the_final_measures_that():
+def too_long(finding, *, wins=True):
+    """Overload tests whose first queue fails; the shorter one does better where it `wins`."""
+    tasks = []
+
     def measure(task):
         record = measured(task)
-        if task.role != "overload":
-            return record
-        long = task.config.batching.max_enqueued_batches > 2
-        finding = "stalls" if long else "sheds"
-        found = Overload(1.5, 490.0, 0.0, 0.1, 0.8, 400.0, None, finding)
-        return replace(record, overload=(found,))
+        if task.role == "overload":
+            tasks.append(task)
+            if len(tasks) == 1 or not wins:
+                found = [Overload(1.5, 600.0, 0.0, 0.2, 0.8, 130.0, 0.1, finding)]
+                found += [shed(1.0)] * (1.0 in task.overload_shares)
+                record = replace(record, overload=tuple(found))
+        return record
 
+    return measure, tasks
+
+
+def bounds_of(records):
+    return [record.config.batching.max_enqueued_batches for record in records]
+
+
+@pytest.mark.parametrize("finding", ["stalls", "collapses", "sheds"])
+def test_a_queue_too_long_is_shortened_and_the_final_measures_that(finding):
+    measure, tasks = too_long(finding)
     run = tuning(measure=measure, overload=[1.5])
     run.run()
-    bounds = [
-        record.config.batching.max_enqueued_batches
-        for record in run.records
-        if record.role == "overload"
-    ]
-    assert len(bounds) == 2
-    assert bounds[0] > bounds[1]
-    final = {record.config for record in run.records if record.arm == "winner"}
-    assert {config.batching.max_enqueued_batches for config in final} == {bounds[1]}
+    long, short = bounds_of(tasks)
+    assert long > short
+    assert [task.overload_shares for task in tasks] == [(1.5,), (1.0, 1.5)]
+    assert set(bounds_of(r for r in run.records if r.arm == "winner")) == {short}
+    trying, told = [text for text in run.watcher.said if "queue" in text]
+    assert trying.endswith(f"trying a queue of {short} batches")
+    assert f"a queue of {long} batches was too long under overload and is shortened" in told
+
+
+def test_where_a_shorter_queue_helps_nothing_the_first_is_kept():
+    measure, tasks = too_long("collapses", wins=False)
+    run = tuning(measure=measure, overload=[1.5])
+    run.run()
+    assert 2 <= len(tasks) <= 3
+    assert set(bounds_of(r for r in run.records if r.arm == "winner")) == {bounds_of(tasks)[0]}
+    assert any("less than 80 % of the sustainable rate is answered" in t for t in run.watcher.said)
 
 
 @pytest.mark.parametrize("done", range(15))
-def test_a_run_with_overload_tests_goes_on_where_it_was(done):
-    whole = tuning(contenders=3, overload=[1.5])
+@pytest.mark.parametrize("measure", [measured, "collapses"])
+def test_a_run_with_overload_tests_goes_on_where_it_was(done, measure):
+    def again():
+        return measured if measure is measured else too_long(measure, wins=False)[0]
+
+    whole = tuning(contenders=3, overload=[1.5], measure=again())
     whole.run()
-    resumed = tuning(records=whole.records[:done], contenders=3, overload=[1.5])
+    resumed = tuning(records=whole.records[:done], contenders=3, overload=[1.5], measure=again())
     resumed.run()
     assert roles(resumed.records) == roles(whole.records)
+
+
+def briefly(starts, finding="sheds"):
+    """What is overloaded where the search is over and there is time for so many starts of 20 s."""
+    done = [trial(0, "off", OFF, 100.0), trial(1, "default", DEFAULT, 200.0)]
+    done.append(trial(2, "sampler", batched(32), 300.0))
+    run, clock = timed(
+        lambda _task: 20.0,
+        within_s=CLOSING_S + 20 * starts,
+        records=done, trials=3, final_blocks=3, overload=[1.5],
+    )  # fmt: skip
+
+    def measure(task):
+        record = clock.measure(task)
+        if task.role == "overload" and finding != "sheds":
+            found = Overload(1.5, 600.0, 0.0, 0.2, 0.8, 130.0, 0.1, finding)
+            record = replace(record, overload=(found,))
+        return record
+
+    run.measure = measure
+    run.run()
+    assert len(blocks_of(run)) == 3
+    return [record for record in run.records if record.role == "overload"], run
+
+
+@pytest.mark.parametrize(("starts", "tests"), [(7, 1), (8, 2)])
+def test_a_second_try_of_the_queue_costs_the_final_no_block(starts, tests):
+    found, _ = briefly(starts, "collapses")
+    assert len(found) == tests
 
 
 @pytest.mark.parametrize(("seconds", "starts"), [(200, 6), (100, 4), (45, 0)])

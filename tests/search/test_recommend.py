@@ -7,7 +7,8 @@ from trials import DEFAULT, OFF, batched, crashed, level, trial
 from tuner.batching import BatchingParameters
 from tuner.records import Doubt, ServerIdentity
 from tuner.search.decide import decide
-from tuner.search.ranking import choose, deployable, simplicity
+from tuner.search.queue_bound import deployable
+from tuner.search.ranking import choose, simplicity
 from tuner.search.recommend import file_text, recommendation
 from tuner.slo import Slo
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from trial.simulated import SimulatedServer, exponential, levels
 from trials import trial
@@ -42,12 +43,38 @@ def test_an_endless_queue_stalls_and_takes_its_time_to_recover(tmp_path):
     assert more.recovery_s is None or more.recovery_s > 1.5
 
 
-def test_what_sheds_and_answers_the_rest_too_late_says_so():
-    found = Overload(1.5, 600.0, 100.0, 0.2, 0.6, 140.0, 0.0, "sheds")
-    assert found.kept_share == 0.25
+def test_a_queue_that_drains_in_two_limits_collapses_however_fast_it_turns_away(tmp_path):
+    """At most 60 wait: 120 ms at 500/s, so that all that is accepted misses the limit of 50 ms."""
+    some, more = overloaded(tmp_path, 60)
+    assert more.finding == "collapses"
+    assert more.shed_share == pytest.approx(1 - CAPACITY / (1.5 * SUSTAINABLE), abs=0.05)
+    assert more.kept_share < 0.1
+    assert 50 < more.answered_tail_ms < 150
+    assert more.fails
+    assert not some.recovery_s
+
+
+def test_a_load_that_holds_is_overloaded_by_nothing(tmp_path):
+    """The share at which a queue shows that it is not too short for its own rate."""
+    (found,) = overloaded(tmp_path, 20, shares=(0.8,))
+    assert (found.finding, found.fails) == ("carries", False)
+    assert found.shed_share < 0.01
+
+
+@pytest.mark.parametrize("stored", ["sheds", "slows"])
+def test_what_older_tuners_called_shedding_is_judged_by_goodput_too(stored):
+    found = Overload(1.5, 600.0, 100.0, 0.2, 0.6, 140.0, 0.0, stored)
+    assert (found.kept_share, found.judged, found.fails) == (0.25, "collapses", True)
     assert (
-        "it sheds 20 % at once and keeps 25 % of that rate within the limits" in found.describe()
+        "it collapses: it sheds 20 %, answers 60 % late and keeps 25 % of that rate within"
+        in found.describe()
     )
+
+
+def test_what_keeps_three_quarters_sheds_but_fails_whom_it_could_serve():
+    found = Overload(1.5, 600.0, 300.0, 0.2, 0.3, 70.0, 0.0, "sheds")
+    assert (found.kept_share, found.judged, found.fails) == (0.75, "sheds", True)
+    assert "it sheds 20 % at once and keeps 75 % of that rate within" in found.describe()
 
 
 def test_a_server_with_room_to_spare_carries_it(tmp_path):
@@ -67,17 +94,22 @@ def test_a_queue_beyond_all_bounds_is_given_up(tmp_path):
     assert "does not recover in time" in found.describe()
 
 
-def test_a_server_that_is_merely_late_does_not_stall(tmp_path):
-    """Twice the limit for everything, and no queue that grows."""
+@pytest.mark.parametrize(
+    ("every", "finding", "late"), [(5, "slows", "20 % late"), (1, "collapses", "100 % late")]
+)
+def test_a_server_that_is_merely_late_does_not_stall(tmp_path, every, finding, late):
+    """Twice the limit for every fifth or for everything, and no queue that grows."""
     server = SimulatedServer(exponential(4 * CAPACITY))
     trials = levels(tmp_path, server, overload_rps=SUSTAINABLE, overload_shares=(1.2,))
     drive = trials.generator.open_loop
 
-    def late(load):
+    def delayed(load):
         samples = drive(load)
-        return replace(samples, done_ns=samples.done_ns + 80_000_000)
+        delay_ns = np.where(np.arange(len(samples)) % every == 0, 80_000_000, 0)
+        return replace(samples, done_ns=samples.done_ns + delay_ns)
 
-    trials.generator.open_loop = late
+    trials.generator.open_loop = delayed
     (found,) = measured(trials, trial(0, "overload", trials.task.config, None)).overload
-    assert found.finding == "slows"
-    assert found.describe().startswith("at 120 % of the sustainable rate it answers 100 % late")
+    assert found.finding == finding
+    assert late in found.describe()
+    assert found.shed_share == 0

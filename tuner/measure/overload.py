@@ -1,5 +1,7 @@
 """What a server does with more load than it can carry: shed it, or stall; and how it recovers."""
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,8 +25,9 @@ def judge_overload(samples: Samples, *, share: float, end_ns: int, slo: Slo) -> 
 
     *Carries*: the latency limits hold even so. *Sheds*: what is turned away is turned away at
     once, and what is accepted is answered within a few limits, however long it goes on. *Slows*:
-    all is answered within a few limits. *Stalls*: answers come later and later. A run that was
-    given up before `end_ns` had no end to its queue.
+    all is answered within a few limits. *Collapses*: that too, but hardly anything of the
+    sustainable rate within the limits themselves. *Stalls*: answers come later and later. A run
+    that was given up before `end_ns` had no end to its queue.
     """
     name, _ = slo.limits_ms[-1]
     loosest_ns = slo.loosest_ms * NS_PER_MS
@@ -45,7 +48,7 @@ def judge_overload(samples: Samples, *, share: float, end_ns: int, slo: Slo) -> 
         finding = "carries"
     elif not cut_short and tail_ms is not None and tail_ms <= STALLED * slo.loosest_ms:
         finding = "sheds" if shed else "slows"
-    return Overload(
+    found = Overload(
         share=share,
         offered_rps=number / seconds,
         goodput_rps=(number - missed) / seconds,
@@ -55,6 +58,7 @@ def judge_overload(samples: Samples, *, share: float, end_ns: int, slo: Slo) -> 
         recovery_s=None if cut_short else _recovery_s(samples, failed | late, end_ns, name),
         finding=finding,
     )
+    return replace(found, finding=found.judged)
 
 
 def _recovery_s(

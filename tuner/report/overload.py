@@ -1,12 +1,14 @@
 """What the overload tests showed, in words."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tuner.records import LOST, Overload, TrialRecord
 from tuner.report.run import Run
-from tuner.report.wording import Tone, milliseconds, number, share
+from tuner.report.wording import Tone, milliseconds, number, sentence, share
+from tuner.search.queue_bound import told
+from tuner.search.ranking import search_trials
 
-HALF = 0.5
 AT_ONCE = 0.05
 
 
@@ -60,13 +62,19 @@ def _row(trial: TrialRecord, found: Overload, *, deployed: bool) -> OverloadRow:
 
 def _judged(found: Overload) -> tuple[str, Tone]:
     """What it does, and how good that is: shedding serves only those who are answered in time."""
-    if found.finding in {"carries", "stalls"}:
-        return found.finding, "good" if found.finding == "carries" else "bad"
+    judged = found.judged
+    if judged in {"stalls", "collapses"}:
+        return judged, "bad"
     if found.kept_share >= LOST:
-        return found.finding, "good" if found.finding == "sheds" else "neutral"
-    if found.kept_share >= HALF:
-        return f"{found.finding}, many too late", "neutral"
-    return f"{found.finding}, {'most' if found.goodput_rps else 'all'} too late", "bad"
+        return judged, "neutral" if judged == "slows" else "good"
+    return f"{judged}, many too late", "neutral"
+
+
+def overload_remarks(run: Run) -> Iterator[str]:
+    """What came of bounding each tested configuration's queue, where there is something to say."""
+    for config in dict.fromkeys(trial.config for trial in search_trials(run.trials)):
+        if text := told(config, run.slo, run.trials):
+            yield sentence(f"{config.label()}: {text}")
 
 
 def _recovery(seconds: float | None) -> str:

@@ -20,7 +20,7 @@ from tuner.report.chart_specs import chart_specs
 from tuner.report.charts import Chart, shown_charts
 from tuner.report.figures import FIGURE_NAMES, Plot, render_plots
 from tuner.report.outlook import steps, weights
-from tuner.report.overload import overload_rows
+from tuner.report.overload import overload_remarks, overload_rows
 from tuner.report.points import page_data
 from tuner.report.run import Run
 from tuner.report.svg import inline_svg
@@ -130,6 +130,7 @@ def render_page(run: Run, plots: tuple[Plot, ...]) -> str:
         importance=weights(run),
         overload=(overloaded := overload_rows(run)),
         tested=any(row.deployed for row in overloaded),
+        overload_remarks=tuple(overload_remarks(run)),
         data=embedded_json(data),
         charts=charts,
         percentiles=data["percentiles"],

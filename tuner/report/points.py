@@ -16,7 +16,8 @@ from tuner.report.percentile_figure import TICKS, curve_words, percentile_info
 from tuner.report.run import LoadPoint, Run
 from tuner.report.vega import AT_LIMIT, ELSEWHERE, QUEUEING, RUNNING, UNSPLIT
 from tuner.report.wording import ROLES, clip, number, rate
-from tuner.search.ranking import TIE, deployable, search_trials, simplicity
+from tuner.search.queue_bound import deployable
+from tuner.search.ranking import TIE, search_trials, simplicity
 from tuner.search.space import UNBOUNDED_QUEUE
 from tuner.slo import PERCENTILES, percentile_label
 

@@ -7,12 +7,12 @@ from typing import Literal
 from tuner.records import Config, TrialRecord
 from tuner.search.final import Finding, ahead, findings
 from tuner.search.paired import Gain
+from tuner.search.queue_bound import deployable
 from tuner.search.ranking import (
     TIE,
     bounded,
     by_role,
     choose,
-    deployable,
     search_trials,
     simplicity,
 )

@@ -11,7 +11,8 @@ from typing import Literal, TypeVar
 
 from tuner.records import Config, TrialRecord
 from tuner.search.paired import Gain, paired_gain
-from tuner.search.ranking import by_role, deployable, ranked, rate_of
+from tuner.search.queue_bound import deployable
+from tuner.search.ranking import by_role, ranked, rate_of
 from tuner.slo import Slo
 
 Arm = Literal["winner", "runner-up", "default", "off"]

@@ -10,16 +10,16 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from tuner.clock import NS_PER_S, now_ns
-from tuner.measure.overload import STALLED
 from tuner.records import Config, Role, TrialRecord
 from tuner.scenario import Scenario
 from tuner.search.agenda import Agenda
-from tuner.search.final import contenders, final_blocks
-from tuner.search.lengths import Ahead, search_start_s
+from tuner.search.final import Contender, contenders, final_blocks
+from tuner.search.lengths import search_start_s
 from tuner.search.noise import drift_at
 from tuner.search.plan import Plan, plan
 from tuner.search.proof import Proof
-from tuner.search.ranking import by_role, search_trials, stalls, tightened, understated
+from tuner.search.queue_bound import queue_of, told
+from tuner.search.ranking import by_role, search_trials, understated
 from tuner.search.sampler import Sampler
 from tuner.search.shape import Shape, shape_of, within
 from tuner.search.space import Space
@@ -196,28 +196,35 @@ class Tuning:
             self.watcher.say(f"{left_out} (see search.* in the scenario)")
 
     def _overload(self) -> None:
-        """Overload what is to be deployed, and shorten a queue that makes it stall, once."""
-        for contender in self.proof.untested():
-            ahead = [Ahead("overload", contender.config)]
-            if not self.proof.fits(ahead, self._time_s()):
-                return
-            test = self._measure("overload", contender.config, overload_of=contender.trial)
-            if words := understated(test):
-                self.watcher.say(words)
-            shorter = tightened(test, self.slo, STALLED) if stalls(test) else None
-            if shorter is not None and self.proof.fits(ahead, self._time_s()):
-                self._measure("overload", shorter, overload_of=contender.trial)
+        """Overload what is to be deployed, and shorten a queue where too little is in time."""
+        for contender in self.proof.overloaded:
+            tested = False
+            while (config := self.proof.next_test(contender)) is not None:
+                if not self.proof.fits_test(contender, config, self._time_s()):
+                    break
+                if tested:
+                    self.watcher.say(
+                        "too little of the sustainable rate is answered in time; trying a queue "
+                        f"of {queue_of(config)} batches"
+                    )
+                test = self._measure("overload", config, overloaded=contender)
+                tested = True
+                if words := understated(test):
+                    self.watcher.say(words)
+            if tested and (words := told(contender.trial.config, self.slo, self.records)):
+                self.watcher.say(f"{contender.config.label()}: {words}")
 
     def _measure(
         self, role: Role, config: Config, *, block: int | None = None, arm: str = "",
         expected_rps: float | None = None,
-        overload_of: TrialRecord | None = None,
+        overloaded: Contender | None = None,
     ) -> TrialRecord:  # fmt: skip
         task = self.agenda.task(role, config, block=block, arm=arm, expected_rps=expected_rps)
         task = replace(task, until_ns=self.budget.deadline_ns)
-        if overload_of is not None:
-            rate_rps = overload_of.sustainable_rps
-            task = replace(task, overload_rps=rate_rps, overload_shares=self.shape.overload)
+        if overloaded is not None:
+            rate_rps = overloaded.trial.sustainable_rps
+            shares = self.proof.shares(overloaded)
+            task = replace(task, overload_rps=rate_rps, overload_shares=shares)
         left = self.plan()
         done = len(self.records)
         self.watcher.begin(task, done=done, total=done + left.starts, left_s=left.left_s)

@@ -7,11 +7,11 @@ resumed in the middle of it.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tuner.records import TrialRecord
+from tuner.records import Config, TrialRecord
 from tuner.search.final import Contender, contenders, shuffled
 from tuner.search.lengths import Ahead, Lengths
 from tuner.search.plan import CLOSING_S
-from tuner.search.ranking import overload_tests
+from tuner.search.queue_bound import ITSELF, next_bound, overload_tests
 from tuner.search.shape import Shape
 from tuner.slo import Slo
 
@@ -46,16 +46,26 @@ class Proof:
         met = contenders(self.records, self.slo, self.shape.contenders)
         object.__setattr__(self, "met", met)
 
-    def untested(self) -> list[Contender]:
-        """Contenders whose queue was bounded by us, which no overload test has seen yet."""
+    @property
+    def overloaded(self) -> list[Contender]:
+        """Contenders whose queue is bounded by us, and is tried under overload."""
         if not self.shape.overload or not self.shape.blocks:
             return []
-        return [
-            contender
-            for contender in self.met
-            if contender.config != contender.trial.config
-            and not overload_tests(contender.config, self.records)
-        ]
+        return [item for item in self.met if item.config != item.trial.config]
+
+    def next_test(self, contender: Contender) -> Config | None:
+        """The bound of a contender's queue to try next; None where there is nothing to learn."""
+        return next_bound(contender.trial, self.slo, self.records)
+
+    def shares(self, contender: Contender) -> tuple[float, ...]:
+        """The loads of its next test: of a shortened queue the sustainable rate itself too."""
+        again = bool(overload_tests(contender.trial.config, self.records))
+        return (ITSELF, *self.shape.overload) if again else self.shape.overload
+
+    def fits_test(self, contender: Contender, config: Config, time_s: float | None) -> bool:
+        """Whether a test ends in time; a repeated one must leave time for the final."""
+        again = bool(overload_tests(contender.trial.config, self.records))
+        return self.fits([Ahead("overload", config), *(self._missing() if again else [])], time_s)
 
     def block(self, number: int, time_s: float | None) -> list[Contender] | None:
         """Whom block `number` still lacks and has time for, in an order drawn for it.
@@ -131,7 +141,11 @@ class Proof:
         ]
 
     def _overloads(self) -> list[Ahead]:
-        found = [Ahead("overload", contender.config) for contender in self.untested()]
+        found = [
+            Ahead("overload", config)
+            for contender in self.overloaded
+            if (config := self.next_test(contender)) is not None
+        ]
         if self.searching and self.shape.overload and self.shape.blocks:
             known = sum(contender.arm in CANDIDATES for contender in self.met)
             candidates = 1 + (self.shape.contenders > 2)

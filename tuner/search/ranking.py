@@ -15,9 +15,6 @@ TIE = 0.03
 PATIENT = 0.2
 """A batch timeout of this share of the tightest limit may make low loads slower than high ones."""
 
-ALLOWANCE = 1.25
-"""What a queue holds beyond the longest wait that was seen at the sustainable rate."""
-
 APART = frozenset({"final", "reference", "overload"})
 """Roles of trials that measure again what the search has measured already."""
 
@@ -120,7 +117,7 @@ def patient(config: Config, slo: Slo) -> bool:
 
 def understated(test: TrialRecord) -> str:
     """Words for an overload test that contradicts the rate it is made of, else nothing."""
-    kept = [found for found in test.overload if found.finding == "carries"]
+    kept = [found for found in test.overload if found.finding == "carries" and found.share > 1]
     if not kept:
         return ""
     most = max(kept, key=lambda found: found.share)
@@ -150,74 +147,6 @@ def simplicity(config: Config) -> float:
     steps += math.log2(1 + (batching.batch_timeout_micros or 0) / 1000)
     added = bool(batching.allowed_batch_sizes) + bool(batching.enable_large_batch_splitting)
     return 1.0 + steps + 2.0 * added + 2.0 * len(config.flags)
-
-
-def deployable(record: TrialRecord, slo: Slo, records: Iterable[TrialRecord] = ()) -> Config:
-    """The configuration as it is deployed: its queue bounded by what the bound means.
-
-    What `records` have proven by an overload test is taken; else the bound that `derived` says.
-    """
-    batching = record.config.batching
-    if batching is None or batching.max_enqueued_batches != UNBOUNDED_QUEUE:
-        return record.config
-    tests = overload_tests(record.config, records)
-    proven = [test for test in tests if not stalls(test)]
-    if tests:
-        return (proven or tests)[-1].config
-    return replace(
-        record.config, batching=replace(batching, max_enqueued_batches=derived(record, slo))
-    )
-
-
-def derived(record: TrialRecord, slo: Slo) -> int:
-    """The bound of the queue that follows from the latency limit and the drain rate.
-
-    While capacity is sought the queue is unbounded. In production a request that would wait
-    longer than the SLO's loosest limit L should be turned away at once. With B full batches of
-    n rows ahead and rows leaving at rate D (the closed-loop peak), the wait is B * n / D, so
-    B = L * D / n; never less than one batch per thread, and one more for the batch that is
-    filling. Where the longest latency at the sustainable rate was beyond L the bound allows for
-    it and a quarter: failures would count there, and a few late answers may not.
-    """
-    batching = record.config.batching
-    assert batching is not None
-    drain_rows_rps = max((level.measurement.rows_rps for level in record.levels), default=0.0)
-    longest_ms = 0.0 if record.reference is None else record.reference.measurement.max_ms or 0.0
-    allowed_ms = max(slo.loosest_ms, ALLOWANCE * longest_ms)
-    waiting = allowed_ms / 1000 * drain_rows_rps / batching.row_limit
-    return max(math.ceil(waiting), batching.num_batch_threads or 1) + 1
-
-
-def overload_tests(config: Config, records: Iterable[TrialRecord]) -> list[TrialRecord]:
-    """Tests of a configuration with its queue bounded one way or another, in order."""
-    wanted = unbounded(config)
-    return [
-        record
-        for record in records
-        if record.role == "overload" and unbounded(record.config) == wanted
-    ]
-
-
-def stalls(test: TrialRecord) -> bool:
-    """Whether an overload test showed a queue that is too long."""
-    return any(found.finding == "stalls" for found in test.overload)
-
-
-def tightened(test: TrialRecord, slo: Slo, most_limits: float) -> Config | None:
-    """A shorter queue for a server that stalled: as much as its answers were too late.
-
-    None where it is as short as it can be, one batch per thread.
-    """
-    batching = test.config.batching
-    if batching is None or batching.max_enqueued_batches is None:
-        return None
-    tails = [found.answered_tail_ms for found in test.overload if found.answered_tail_ms]
-    late = max(tails, default=0.0) / (most_limits * slo.loosest_ms)
-    least = batching.num_batch_threads or 1
-    bound = max(least, int(batching.max_enqueued_batches / max(late, 1.25)))
-    if bound >= batching.max_enqueued_batches:
-        return None
-    return replace(test.config, batching=replace(batching, max_enqueued_batches=bound))
 
 
 def unbounded(config: Config) -> Config:

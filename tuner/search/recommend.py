@@ -11,6 +11,7 @@ from tuner.search.decide import Decision
 from tuner.search.final import Finding
 from tuner.search.noise import noise_of
 from tuner.search.paired import CONFIDENCE, Gain
+from tuner.search.queue_bound import told
 from tuner.search.ranking import by_role
 from tuner.slo import Slo
 
@@ -155,6 +156,8 @@ def file_text(
     for found in overload_of(decision, records):
         words = found.describe()
         lines.append(f"Overload: {words}.")
+    if words := told(decision.trial.config, slo, records):
+        lines.append(f"The queue: {words}.")
     if batching is None:
         lines.append(
             "Batching is best left OFF: start the server without --enable_batching."

@@ -1,0 +1,221 @@
+"""`max_enqueued_batches` by its meaning: derived, tried under overload, shortened where it helps.
+
+While capacity is sought the queue is unbounded. What is deployed has a bound that follows from
+the latency limit and the drain rate, and an overload test shows what it does: a queue that takes
+longer to drain than the limit answers nothing in time once it is full, however fast it turns away
+what is beyond it. It is then shortened to what drains in time, a few times at most, and each
+shorter one has to show at the sustainable rate itself that it is not too short for that.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from tuner.records import LOST, Config, Overload, TrialRecord
+from tuner.search.ranking import by_role, unbounded
+from tuner.search.space import UNBOUNDED_QUEUE
+from tuner.slo import Slo
+
+ALLOWANCE = 1.25
+"""What a queue holds at first beyond the longest wait that was seen at the sustainable rate."""
+
+MOST_TESTS = 3
+"""So many bounds of one configuration are tried: the first, one derived from what that did, and
+one more, since the tail of a test that was given up early is longer than it looked."""
+
+ITSELF = 1.0
+"""The share at which a shortened queue must turn away no more than the promise allows."""
+
+
+def deployable(record: TrialRecord, slo: Slo, records: Iterable[TrialRecord] = ()) -> Config:
+    """The configuration as it is deployed: its queue bounded by what the bound means.
+
+    What the final has measured stands; else the best of what overload tests tried; else the bound
+    that `derived` says.
+    """
+    batching = record.config.batching
+    if batching is None or batching.max_enqueued_batches != UNBOUNDED_QUEUE:
+        return record.config
+    listed = list(records)
+    if measured := [other.config for other in _bounded(record.config, listed, "final")]:
+        return measured[-1]
+    if tests := overload_tests(record.config, listed):
+        return best(tests, slo).config
+    return replace(
+        record.config, batching=replace(batching, max_enqueued_batches=derived(record, slo))
+    )
+
+
+def derived(record: TrialRecord, slo: Slo) -> int:
+    """The bound of the queue that follows from the latency limit and the drain rate.
+
+    In production a request that would wait longer than the SLO's loosest limit L should be turned
+    away at once. With B full batches of n rows ahead and rows leaving at rate D (the closed-loop
+    peak), the wait is B * n / D, so B = L * D / n; never less than one batch per thread, and one
+    more for the batch that is filling. Where the longest latency at the sustainable rate was
+    beyond L the bound allows for it and a quarter: failures would count there, and a few late
+    answers may not. Whether that is short enough is for the overload test to say.
+    """
+    batching = record.config.batching
+    assert batching is not None
+    drain_rows_rps = max((level.measurement.rows_rps for level in record.levels), default=0.0)
+    longest_ms = 0.0 if record.reference is None else record.reference.measurement.max_ms or 0.0
+    allowed_ms = max(slo.loosest_ms, ALLOWANCE * longest_ms)
+    waiting = allowed_ms / 1000 * drain_rows_rps / batching.row_limit
+    return max(math.ceil(waiting), batching.num_batch_threads or 1) + 1
+
+
+def overload_tests(config: Config, records: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """Tests of a configuration with its queue bounded one way or another, in order."""
+    return list(_bounded(config, list(records), "overload"))
+
+
+def next_bound(record: TrialRecord, slo: Slo, records: Sequence[TrialRecord]) -> Config | None:
+    """The configuration to overload next; None where nothing is left to be learnt.
+
+    Where the queue is not ours to bound, or the final has measured it, once is enough.
+    """
+    tests = overload_tests(record.config, records)
+    if not tests:
+        return deployable(record, slo, records)
+    latest = tests[-1]
+    fixed = not _ours(record.config) or any(_bounded(record.config, records, "final"))
+    settled = passes(latest, slo) or too_short(latest, slo) or len(tests) >= MOST_TESTS
+    return None if fixed or settled else shortened(latest, slo)
+
+
+def shortened(test: TrialRecord, slo: Slo) -> Config | None:
+    """The longest queue that drains within the loosest limit L, by the tail T of a test.
+
+    Under overload all batches are full, and the last place of a queue of B batches before m
+    threads is answered after (B + m) * n / D, which is T; so B' = (B + m) * L / T - m, and never
+    less than a batch for each thread. Where nothing was answered T is taken for two limits. None
+    where T is within L, so that it is not the queue that makes answers late, and where the queue
+    is as short as it can be.
+    """
+    batching = test.config.batching
+    if batching is None or batching.max_enqueued_batches is None:
+        return None
+    threads = batching.num_batch_threads or 1
+    late = _tail_ms(test, slo) / slo.loosest_ms
+    places = batching.max_enqueued_batches + threads
+    bound = max(threads, math.floor(places / max(late, 1.0)) - threads)
+    if bound >= batching.max_enqueued_batches:
+        return None
+    return replace(test.config, batching=replace(batching, max_enqueued_batches=bound))
+
+
+def queue_of(config: Config) -> int:
+    """The bound of a configuration's queue in batches, 0 where it has none."""
+    return 0 if config.batching is None else config.batching.max_enqueued_batches or 0
+
+
+def stalls(test: TrialRecord) -> bool:
+    """Whether an overload test showed a queue with no end to speak of, or a server that died."""
+    return not test.overload or any(found.finding == "stalls" for found in test.overload)
+
+
+def too_short(test: TrialRecord, slo: Slo) -> bool:
+    """Whether a queue turned away at the sustainable rate itself what the promise keeps."""
+    return any(
+        found.share <= ITSELF and found.shed_share > slo.max_error_rate for found in test.overload
+    )
+
+
+def passes(test: TrialRecord, slo: Slo) -> bool:
+    """Whether whoever can be served under overload is, without harm at the sustainable rate."""
+    beyond = _beyond(test)
+    return bool(beyond) and not too_short(test, slo) and not any(found.fails for found in beyond)
+
+
+def best(tests: Sequence[TrialRecord], slo: Slo) -> TrialRecord:
+    """The test whose bound to deploy: the last that passes, else the one that does least harm.
+
+    Harm at the sustainable rate comes before harm beyond it, and a queue without end before one
+    that answers late. Where shortening helped nothing the longest is kept, which costs least.
+    """
+    proven = [test for test in tests if passes(test, slo)]
+    if proven:
+        return proven[-1]
+
+    def worth(test: TrialRecord) -> tuple[bool, bool, float]:
+        kept = min((found.kept_share for found in _beyond(test)), default=0.0)
+        shorter = -_tail_ms(test, slo) if stalls(test) else round(min(kept, 1.0), 1)
+        return not too_short(test, slo), not stalls(test), shorter
+
+    return max(tests, key=worth)
+
+
+def told(config: Config, slo: Slo, records: Sequence[TrialRecord]) -> str:
+    """What came of bounding a configuration's queue, in words; empty where the first bound did."""
+    tests = overload_tests(config, records)
+    if not tests or not _ours(config):
+        return ""
+    chosen = best(tests, slo)
+    if passes(chosen, slo):
+        if len(tests) == 1:
+            return ""
+        return (
+            f"a queue of {queue_of(tests[0].config)} batches was too long under overload and is "
+            f"shortened to {queue_of(chosen.config)}, with which enough is answered in time"
+        )
+    long = [test for test in tests if not too_short(test, slo)]
+    tried = " or ".join(str(queue_of(test.config)) for test in long)
+    return (
+        f"with a queue of {tried} batches less than {LOST * 100:.0f} % of the sustainable rate is "
+        f"answered in time under overload{''.join(_reasons(tests, slo))}"
+    )
+
+
+def _reasons(tests: Sequence[TrialRecord], slo: Slo) -> Iterator[str]:
+    """Why no bound that was tried passes, and what would help."""
+    latest = tests[-1]
+    batching = latest.config.batching
+    assert batching is not None
+    if too_short(latest, slo):
+        shed = max(found.shed_share for found in latest.overload if found.share <= ITSELF)
+        yield (
+            f"; one of {queue_of(latest.config)} turns away {shed * 100:.2g} % at the sustainable "
+            f"rate itself, where {slo.max_error_rate * 100:g} % may fail, so the longer one is "
+            "kept: let clients back off, or limit the load before the server"
+        )
+    elif queue_of(latest.config) <= (batching.num_batch_threads or 1):
+        yield (
+            f"; a queue cannot be shorter, and full batches of {batching.row_limit} rows take too "
+            "long: a smaller max_batch_size may shed, or limit the load before the server"
+        )
+    elif _tail_ms(latest, slo) <= slo.loosest_ms:
+        yield "; what it accepts is answered in time, so that no shorter queue would do better"
+
+
+def _ours(config: Config) -> bool:
+    """Whether the queue's bound is left to us."""
+    batching = config.batching
+    return batching is not None and batching.max_enqueued_batches == UNBOUNDED_QUEUE
+
+
+def _bounded(config: Config, records: Sequence[TrialRecord], role: str) -> Iterator[TrialRecord]:
+    """Trials of one role of a configuration: where its queue is ours, however that was bounded.
+
+    The server's defaults are then another configuration, though they may differ in nothing else.
+    """
+    default = by_role(records, "default")
+    same = unbounded(config)
+    for record in records:
+        if record.role != role:
+            continue
+        theirs = default is not None and record.config == default.config
+        alike = not theirs and unbounded(record.config) == same
+        if alike if _ours(config) else record.config == config:
+            yield record
+
+
+def _beyond(test: TrialRecord) -> list[Overload]:
+    """What a test showed above the sustainable rate."""
+    return [found for found in test.overload if found.share > ITSELF]
+
+
+def _tail_ms(test: TrialRecord, slo: Slo) -> float:
+    """The longest tail of the answered under overload; two limits where nothing was answered."""
+    tails = [found.answered_tail_ms for found in _beyond(test) if found.answered_tail_ms]
+    return max(tails, default=2 * slo.loosest_ms)
