@@ -223,10 +223,17 @@ def failed_run(text="the server exited with code 255", log_tail="out of memory")
 
 
 def one_trial_run() -> Run:
+    """Batching off is all that was measured, so that nothing is recommended yet."""
+    run = without_recommendation(gain_run(), gain_run().trials[0])
+    only = {"verdict": "undecided", "off": gain_run().recommendation["off"]}
+    return replace(run, recommendation={**run.recommendation, **only})
+
+
+def off_run() -> Run:
+    """Batching off has won."""
     run = gain_run()
-    only = {"verdict": "undecided", "default": None, "gain": None, "config_id": OFF.id}
-    recommendation = {**run.recommendation, **only, "recommended": run.recommendation["off"]}
-    return replace(run, trials=run.trials[:1], recommendation=recommendation, batching_text="")
+    off = {"config_id": OFF.id, "recommended": run.recommendation["off"], "parameters": {}}
+    return replace(run, recommendation={**run.recommendation, **off}, batching_text="")
 
 
 def empty_run() -> Run:

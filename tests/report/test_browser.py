@@ -64,7 +64,7 @@ def evil_page(tmp_path_factory):
 @pytest.mark.parametrize(
     ("run", "said"),
     [
-        (one_trial_run(), "Provisional"),
+        (one_trial_run(), "No recommendation yet."),
         (infeasible_run(), "No configuration met the promise."),
         (invalid_run(), "No measurement can be trusted."),
         (failed_run(), "No configuration could be measured."),

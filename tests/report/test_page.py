@@ -17,6 +17,7 @@ from literal_runs import (
     gain_run,
     infeasible_run,
     invalid_run,
+    off_run,
     one_trial_run,
     with_verdict,
 )
@@ -151,7 +152,8 @@ def test_long_texts_are_folded_away():
     ("run", "expected"),
     [
         (empty_run(), "No trial has finished."),
-        (one_trial_run(), "Batching off is recommended"),
+        (one_trial_run(), "Nothing yet No configuration is recommended"),
+        (off_run(), "Batching off is recommended"),
         (infeasible_run(), "p99 was over 60 ms"),
         (invalid_run(), "sent 9 ms late at p99"),
         (failed_run(), "the server exited with code 255"),

@@ -73,7 +73,8 @@ def test_a_recommended_default_that_carries_nothing_is_no_answer():
     ("run", "text"),
     [
         (empty_run(), "Nothing has been measured yet."),
-        (one_trial_run(), "Provisional: the best so far is not confirmed."),
+        (one_trial_run(), "No recommendation yet."),
+        (with_verdict("undecided"), "Provisional: the best so far is not confirmed."),
         (infeasible_run(), "No configuration met the promise."),
         (invalid_run(), "No measurement can be trusted."),
         (failed_run(), "No configuration could be measured."),

@@ -359,6 +359,47 @@ def test_a_deadline_before_anything_was_decided_recommends_nothing():
     decision = decided((trial(0, "off", OFF, None, notes=(cut,)),))
     assert decision.verdict == "undecided"
     assert decision.why.startswith("the deadline came before anything was decided; resume")
-    text = file_text(decision, scenario="s", server=SERVER, slo=SLO, when="2026-01-01")
-    assert "Nothing is recommended yet" in text
+    assert_nothing_is_recommended(decision, ())
+
+
+def assert_nothing_is_recommended(decision, records):
+    """In the file, and for programs."""
+    assert not decision.recommends
+    text = file_text(decision, records, scenario="s", server=SERVER, slo=SLO, when="2026-01-01")
+    assert text.startswith("# Written by tuner for s")
+    assert "Nothing is recommended yet: this file holds the server's defaults" in text
     assert "best left OFF" not in text
+    BatchingParameters.from_text(text).check()
+    flags = {"enable_batching": "true"}
+    found = recommendation(decision, records, scenario="s", server=SERVER, slo=SLO, flags=flags)
+    assert (found["config_id"], found["recommended"]) == (None, None)
+    assert (found["parameters"], found["flags"]) == ({}, {})
+    assert found["verdict"] == "undecided"
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        SEARCH[:1],
+        (SEARCH[0], trial(1, "default", DEFAULT, None)),  # measured, but not to be trusted
+        (trial(0, "off", OFF, 0.0),),
+        (trial(0, "off", OFF, None), trial(1, "default", DEFAULT, None)),
+    ],
+)
+def test_while_there_is_nothing_to_hold_batching_off_against_nothing_is_recommended(records):
+    assert_nothing_is_recommended(decided(records), records)
+
+
+@pytest.mark.parametrize(
+    ("records", "config"),
+    [
+        (SEARCH[:2], DEFAULT),
+        ((SEARCH[0], trial(1, "default", DEFAULT, 0.0)), OFF),
+        ((SEARCH[0], crashed(1, "default", DEFAULT)), OFF),  # with batching the server dies
+        ((SEARCH[0], trial(1, "default", DEFAULT, None), SEARCH[2]), SEARCH[2].config),
+    ],
+)
+def test_the_best_so_far_is_recommended_once_there_are_two(records, config):
+    decision = decided(records)
+    assert decision.recommends
+    assert decision.trial.config == config

@@ -33,6 +33,8 @@ def print_closing(run: RunDirectory) -> None:
         table.add_column(name)
     for name in ("sustainable/s", "p99 ms", "throughput/s", "rows/batch", "gain"):
         table.add_column(name, justify="right")
+    if shown.recommendation.get("recommended") is None:
+        table.add_row("recommended", "nothing yet", *["-"] * 4, "")
     for row in closing_rows(shown):
         gain = "" if row.gain_percent is None else f"{row.gain_percent:+.0f} %"
         if row.gain_low is not None and row.gain_high is not None:

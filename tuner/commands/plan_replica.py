@@ -65,6 +65,11 @@ def ground(run: RunDirectory, limits_ms: Mapping[str, float]) -> Ground:
     trials = run.trials()
     found = _recommended(run, limits_ms)
     slo = _slo(found)
+    if found["config_id"] is None:
+        raise UsageError(
+            f"{run.path}: nothing is recommended yet that could be planned with: {found['why']}",
+            hint=f"go on with: tuner tune --resume {run.path}",
+        )
     measured_rps = (found["recommended"] or {}).get("sustainable_rps")
     if not measured_rps:
         raise _unkept(run, slo, trials)

@@ -59,7 +59,10 @@ def describe(
     slo: Slo,
     run: RunDirectory,
 ) -> dict[str, Any]:
-    """The object of `recommendation.json` for a decision."""
+    """The object of `recommendation.json` for a decision.
+
+    Without a word of how to deploy it where nothing is recommended yet.
+    """
     deployed = deployment(scenario, decision.config, server, run.path, measured_cpus(run))
     found = recommendation(
         decision,
@@ -69,6 +72,8 @@ def describe(
         slo=slo,
         flags=deployed.flags,
     )
+    if not decision.recommends:
+        return {**found, "evidence": []}
     default = by_role(records, "default")
     evidence = sentences(
         decision.standing_for(decision.config, decision.trial),
@@ -167,7 +172,7 @@ def _with_deployment(
     found: dict[str, Any], run: RunDirectory, scenario: Scenario
 ) -> dict[str, Any]:
     """The recommendation as it is written now: older tuners left out how it is deployed."""
-    if not found or "deployment" in found:
+    if not found.get("config_id") or "deployment" in found:
         return found
     server = identity_of(run.environment())
     deployed = deployment(scenario, Config(None), server, run.path, measured_cpus(run))

@@ -22,12 +22,20 @@ from tuner.slo import Slo
 VerdictName = Literal["gain", "tie", "none", "undecided"]
 
 
+ALONE = (
+    "batching off is all that was measured, so that there is nothing to hold it against; resume "
+    "the run with more time"
+)
+"""Why nothing is recommended where a run ended before the server's defaults were measured."""
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """What is recommended, and how it came about.
 
     `trial` is the search trial behind it; `config` is what is deployed; `findings` are what the
-    final showed of every contender.
+    final showed of every contender. Where `recommends` is false nothing is recommended yet, and
+    both are but what is known so far.
     """
 
     verdict: VerdictName
@@ -36,6 +44,7 @@ class Decision:
     gain: Gain | None
     findings: tuple[Finding, ...]
     why: str
+    recommends: bool = True
 
     def blocks(self, config: Config) -> tuple[TrialRecord, ...]:
         """The final's measurements of a configuration."""
@@ -86,6 +95,8 @@ def _decided(records: Sequence[TrialRecord], slo: Slo) -> Decision | None:
     if best_is_default and not any(item.pairs for item in found):
         why = "no configuration tried carries more within the SLO than the server's defaults"
         return Decision("none", chosen, deployable(chosen, slo, records), None, (), why)
+    if _alone(chosen, records):
+        return Decision("undecided", chosen, chosen.config, None, (), ALONE, recommends=False)
     candidates = [item for item in found if item.contender.arm in {"winner", "runner-up"}]
     if default is None or not any(item.pairs for item in candidates):
         why = "the highest sustainable rate of the search, not confirmed by a final yet"
@@ -98,6 +109,12 @@ def _decided(records: Sequence[TrialRecord], slo: Slo) -> Decision | None:
     return Decision(
         "gain", best.contender.trial, best.contender.config, best.gain, found, _proof(best, found)
     )
+
+
+def _alone(chosen: TrialRecord, records: Sequence[TrialRecord]) -> bool:
+    """Whether batching off is all that is known: no configuration with batching came to an end."""
+    others = (record for record in search_trials(records) if record.config.batching is not None)
+    return chosen.config.batching is None and all(record.outcome == "invalid" for record in others)
 
 
 def _best(proven: Sequence[Finding]) -> Finding:
@@ -166,11 +183,12 @@ def _nothing_holds(
         why = "no measurement could be trusted; the report says why, with remedies"
         if any(note.code == "cut-short" for record in measured for note in record.notes):
             why = "the deadline came before anything was decided; resume the run with more time"
-        return Decision("undecided", kept, kept.config, None, (), why)
+        return Decision("undecided", kept, kept.config, None, (), why, recommends=False)
     why = f"no configuration met the SLO ({slo.describe()}) at any load tried"
     why += instead(records, slo)
-    unfinished = default is None or len(measured) < 2
-    return Decision("undecided" if unfinished else "none", kept, kept.config, None, (), why)
+    if default is None or len(measured) < 2:
+        return Decision("undecided", kept, kept.config, None, (), why, recommends=False)
+    return Decision("none", kept, kept.config, None, (), why)
 
 
 def _search_gain(chosen: TrialRecord, default: TrialRecord | None) -> Gain | None:

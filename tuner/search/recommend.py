@@ -30,11 +30,17 @@ def recommendation(
     slo: Slo,
     flags: Mapping[str, str],
 ) -> dict[str, Any]:
-    """The object of `recommendation.json`; `flags` must be deployed along with the file."""
+    """The object of `recommendation.json`; `flags` must be deployed along with the file.
+
+    Where nothing is recommended yet `config_id` and `recommended` are None, and there are neither
+    parameters nor flags.
+    """
+    chosen = decision.config if decision.recommends else None
+    batching = None if chosen is None else chosen.batching
     return {
         "schema_version": SCHEMA_VERSION,
         "scenario": scenario,
-        "config_id": decision.config.id,
+        "config_id": None if chosen is None else chosen.id,
         "server": {
             "launcher": server.launcher,
             "version": server.version,
@@ -48,11 +54,11 @@ def recommendation(
         },
         "verdict": decision.verdict,
         "why": decision.why,
-        "parameters": {}
-        if decision.config.batching is None
-        else decision.config.batching.to_dict(),
-        "flags": dict(flags),
-        "recommended": _figures(decision.standing_for(decision.config, decision.trial)),
+        "parameters": {} if batching is None else batching.to_dict(),
+        "flags": {} if chosen is None else dict(flags),
+        "recommended": None
+        if chosen is None
+        else _figures(decision.standing_for(chosen, decision.trial)),
         "default": _of_role(records, "default", decision),
         "off": _of_role(records, "off", decision),
         "gain": _gain(decision.gain),
@@ -139,12 +145,12 @@ def file_text(
 ) -> str:
     """The recommended batching file, with a header that says why and where it comes from.
 
-    Always a file the server accepts. Where batching off is recommended it holds the defaults and
-    says that it should not be deployed.
+    Always a file the server accepts. Where batching off is recommended, or nothing yet, it holds
+    the defaults and says so.
     """
-    batching = decision.config.batching
+    batching = decision.config.batching if decision.recommends else None
     lines = [
-        f"Recommended by tuner for {scenario}, {when}.",
+        f"{'Recommended' if decision.recommends else 'Written'} by tuner for {scenario}, {when}.",
         f"Verdict: {decision.verdict}. {decision.why[:1].upper()}{decision.why[1:]}.",
         f"SLO: {slo.describe()}.",
         f"Measured on: {server.launcher} server, {server.image or server.version}"
@@ -161,7 +167,7 @@ def file_text(
     if batching is None:
         lines.append(
             "Batching is best left OFF: start the server without --enable_batching."
-            if decision.trial.sustainable_rps
+            if decision.recommends and decision.trial.sustainable_rps
             else "Nothing is recommended yet: this file holds the server's defaults."
         )
         batching = BatchingParameters(num_batch_threads=1)
