@@ -387,6 +387,8 @@ class TrialRecord:
     decides.
     `ceiling_rps` is the lowest offered load at which it did not hold, None where the SLO held at
     all loads tried. `reference_level` indexes the level that `sustainable_rps` refers to.
+    `wall_s` is how long all of it took, of which `waited_s` were spent waiting for another program
+    to leave the processors.
     `start_s` is the time from the start of the server to ready or, where `swapped`, the time that
     a running server took to load the configuration. `gpus` is empty where this host has none.
     `dominated` says that the bracket was left wide, since all of it lies below what another
@@ -417,8 +419,14 @@ class TrialRecord:
     notes: tuple[Doubt, ...] = ()
     drift: Drift | None = None
     overload: tuple[Overload, ...] = ()
+    waited_s: float = 0.0
     environment_id: str = ""
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def own_s(self) -> float:
+        """How long the trial took by itself: what a start like it will take on a quiet machine."""
+        return max(0.0, self.wall_s - self.waited_s)
 
     @property
     def reference(self) -> Level | None:

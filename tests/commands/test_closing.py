@@ -44,7 +44,7 @@ def test_with_batching_off_alone_nothing_is_recommended_anywhere(tmp_path, capsy
     page = render_page(report_run(run), ())
     assert "No recommendation yet." in page
     assert "Batching off is recommended" not in page
-    assert "enable_batching" not in page
+    assert "enable_batching=true" not in page
     with pytest.raises(UsageError, match="nothing is recommended yet"):
         ground(run, {})
 

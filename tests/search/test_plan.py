@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from trials import DEFAULT, OFF, batched, trial
 
@@ -45,6 +47,26 @@ def test_overload_tests_tell_of_overload_tests():
     assert Lengths(RECORDS).of([Ahead("overload", batched(8))]) == 20.0
     records = [*RECORDS, trial(4, "overload", batched(16), 200.0, wall_s=70.0)]
     assert Lengths(records).of([Ahead("overload", batched(8))]) == 70.0
+
+
+@pytest.mark.parametrize("role", ["off", "default", "guide", "sampler", "reference", "overload",
+                                  "final"])  # fmt: skip
+def test_waiting_for_a_neighbour_says_nothing_of_later_starts(role):
+    records = [
+        *RECORDS,
+        trial(4, "reference", DEFAULT, 200.0, wall_s=40.0),
+        trial(5, "overload", batched(16), 250.0, wall_s=30.0),
+        trial(6, "final", DEFAULT, 200.0, block=0, wall_s=40.0),
+    ]
+    proof = [Ahead("overload", batched(8)), *(Ahead("final", at) for at in (DEFAULT, OFF, None))]
+    limits = {"trials": 10, "time_s": None, "points": 100, "aa_starts": 1, "reference_every": 5}
+    late = [
+        replace(record, wall_s=record.wall_s + 120.0, waited_s=120.0)
+        if record.role == role
+        else record
+        for record in records
+    ]
+    assert plan(late, proof, **limits) == plan(records, proof, **limits)
 
 
 def test_the_search_gets_the_time_that_the_final_leaves():

@@ -1,13 +1,17 @@
 import math
+from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from trial.simulated import SimulatedServer, exponential, levels
+from trial.simulated import SimulatedGenerator, SimulatedServer, bench, exponential, levels
+from trials import batched
 
 from tuner.clock import now_ns
 from tuner.measure.histogram import read_log
 from tuner.records import HostEvidence
 from tuner.slo import Slo
+from tuner.trial import Task, run_trial
 from tuner.trial.levels import Levels, doubling, hopeless_outstanding
 
 
@@ -136,6 +140,23 @@ def test_a_neighbour_of_two_minutes_is_waited_for(tmp_path, monkeypatch, busy_s,
     assert not measured.done[0].verdict.valid
     if not valid:
         assert [doubt.code for doubt in level.verdict.doubts] == ["foreign-cpu"]
+
+
+def test_the_record_says_how_long_a_neighbour_was_waited_for(tmp_path, monkeypatch):
+    class Here:
+        @contextmanager
+        def launch(self, _config, _folder):
+            yield server
+
+    server, slept = SimulatedServer(exponential(1000.0)), []
+    at = replace(bench(tmp_path), launcher=Here())
+    monkeypatch.setattr("tuner.trial.run._generator", lambda *_: SimulatedGenerator(server))
+    monkeypatch.setattr("tuner.trial.levels.time.sleep", slept.append)
+    monkeypatch.setattr(Levels, "meter", lambda _self: Meter(lambda: sum(slept) < 120.0))
+    record = run_trial(at, Task(number=0, role="sampler", config=batched(32)))
+    assert record.outcome == "ok"
+    assert record.waited_s == sum(slept) == 120.0
+    assert record.own_s == max(0.0, record.wall_s - 120.0)
 
 
 def test_a_neighbour_is_not_waited_for_beyond_the_deadline(tmp_path, monkeypatch):

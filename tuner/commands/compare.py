@@ -61,7 +61,7 @@ def compare(request: Request, narrator: Narrator) -> tuple[RunDirectory, tuple[C
             narrator.begin(task, done=len(walls), total=total, left_s=left_s)
             record = run_trial(prepared.bench, task)
             run.append(record)
-            walls.append(record.wall_s)
+            walls.append(record.own_s)
             narrator.finish(record)
             return record
 

@@ -1,4 +1,7 @@
-"""How long the next start of a server will take, from what starts of its kind took so far."""
+"""How long the next start of a server will take, from what starts of its kind took so far.
+
+Without the time that they waited for another program: it says nothing of the next.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -24,18 +27,18 @@ def search_start_s(records: Iterable[TrialRecord]) -> float:
     nothing is known when they are measured.
     """
     measured = search_trials(records)
-    chosen = [record.wall_s for record in measured if record.role in {"guide", "sampler"}]
-    walls = chosen if len(chosen) >= 2 else [record.wall_s for record in measured]
+    chosen = [record.own_s for record in measured if record.role in {"guide", "sampler"}]
+    walls = chosen if len(chosen) >= 2 else [record.own_s for record in measured]
     return fmean(walls) if walls else 0.0
 
 
 def reference_start_s(records: Sequence[TrialRecord]) -> float:
     """Seconds that one more start of the reference is expected to take."""
-    walls = [record.wall_s for record in records if record.role == "reference"]
+    walls = [record.own_s for record in records if record.role == "reference"]
     default = by_role(records, "default")
     if walls or default is None:
         return fmean(walls) if walls else search_start_s(records)
-    return default.wall_s
+    return default.own_s
 
 
 class Lengths:
@@ -72,12 +75,12 @@ class Lengths:
         """
         same = [record for record in self._records if record.role == ahead.role]
         if same and (ahead.role == "overload" or ahead.config is None):
-            return fmean(record.wall_s for record in same)
+            return fmean(record.own_s for record in same)
         met = self._met(ahead.config) or ([] if self._default is None else [self._default])
         if not met:
             return search_start_s(self._records)
         foretold_s = self._fresh_s + self._pace * fmean(map(_after_start_s, met))
-        own = [record.wall_s for record in same if record.config == ahead.config]
+        own = [record.own_s for record in same if record.config == ahead.config]
         return fmean([foretold_s, *own])
 
     def _met(self, config: Config | None) -> list[TrialRecord]:
@@ -100,4 +103,4 @@ class Lengths:
 
 def _after_start_s(record: TrialRecord) -> float:
     """Seconds of a trial from when its server had started."""
-    return max(0.0, record.wall_s - (record.start_s or 0.0))
+    return max(0.0, record.own_s - (record.start_s or 0.0))

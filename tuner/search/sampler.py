@@ -137,7 +137,7 @@ class Sampler:
         learnt: dict[str, object] = {}
         if self._setting is not None and record.levels:
             learnt[CURVE] = to_json(curve_of(record, cpus=self._setting.cpus))
-            learnt[COST_S] = record.wall_s
+            learnt[COST_S] = record.own_s
         return create_trial(
             state=state,
             values=values,

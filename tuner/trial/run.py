@@ -71,6 +71,7 @@ def run_trial(bench: Bench, task: Task) -> TrialRecord:
     return replace(
         record,
         wall_s=(now_ns() - started_ns) / NS_PER_S,
+        waited_s=levels.waited_s if levels else 0.0,
         measuring_s=levels.measuring_s if levels else 0.0,
         gpus=gpus.evidence,
     )
