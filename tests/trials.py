@@ -59,9 +59,13 @@ def trial(
     rate_rps: float | None,
     *,
     block: int | None = None,
+    step: float = 1.1,
     **more,
 ) -> TrialRecord:
-    """A measured trial: `rate_rps` sustained, 0 where the SLO held nowhere, None where invalid."""
+    """A measured trial: `rate_rps` sustained, 0 where the SLO held nowhere, None where invalid.
+
+    The load that is `step` times as high missed the SLO.
+    """
     outcome = "invalid" if rate_rps is None else "ok" if rate_rps else "infeasible"
     return TrialRecord(
         number=number,
@@ -74,11 +78,11 @@ def trial(
         start_s=3.0,
         peak_rps=(rate_rps or 100.0) * 1.2,
         sustainable_rps=rate_rps,
-        ceiling_rps=(rate_rps or 100.0) * 1.1,
+        ceiling_rps=(rate_rps or 100.0) * step,
         reference_level=0 if rate_rps else None,
         levels=(
             level(rate_rps or 100.0, held=bool(rate_rps), valid=rate_rps is not None),
-            level((rate_rps or 100.0) * 1.1, p99_ms=90.0, held=False),
+            level((rate_rps or 100.0) * step, p99_ms=90.0, held=False),
         ),
         block=block,
         environment_id="e-12345678",

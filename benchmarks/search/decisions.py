@@ -186,7 +186,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", nargs="?", type=Path, default=HERE / "surfaces")
     parser.add_argument("--runs", type=int, default=200, help="in all, and as many A/A runs")
-    parser.add_argument("--sampler", default="tpe", choices=("auto", "tpe", "nsga2", "random"))
+    parser.add_argument("--sampler", default="auto", choices=("auto", "tpe", "nsga2", "random"))
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--out", type=Path, default=HERE)
     asked = parser.parse_args()

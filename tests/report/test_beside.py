@@ -215,5 +215,13 @@ def test_equal_starts_have_an_interval_of_no_width():
     assert (gain.low, gain.high) == (pytest.approx(100), pytest.approx(100))
 
 
+def test_equal_starts_of_coarse_ladders_have_an_interval_all_the_same():
+    steps = ([0.1, 0.1], [0.1, 0.1])
+    gain = unpaired_gain([20.0, 20.0], [10.0, 10.0], steps=steps)
+    assert math.log1p(gain.low / 100) == pytest.approx(
+        math.log(2) - 1.96 * 0.1 / math.sqrt(6), rel=1e-4
+    )
+
+
 def test_no_ratio_where_one_carries_nothing():
     assert unpaired_gain([0.0, 1.0], [1.0]) is None

@@ -16,7 +16,9 @@ def run(entrants, rates_of, blocks=3):
     def measure(task):
         tasks.append(task)
         rate = rates_of(task)
-        return trial(task.number, task.role, task.config, rate, block=task.block, arm=task.arm)
+        return trial(
+            task.number, task.role, task.config, rate, block=task.block, arm=task.arm, step=1.01
+        )
 
     records = measure_blocks(entrants, blocks, 1, measure)
     return compared(records, entrants), tasks

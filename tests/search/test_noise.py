@@ -12,12 +12,12 @@ from tuner.search.ranking import by_role, ranked, rate_of, search_trials, tried
 RESOLUTION = 0.06
 
 
-def run(*rates):
+def run(*rates, step=1.01):
     """Off, then the default's rates with two trials of the search between each pair."""
     records = [trial(0, "off", OFF, 100.0)]
     for number, rate in enumerate(rates):
         role = "reference" if number else "default"
-        records.append(trial(len(records), role, DEFAULT, rate))
+        records.append(trial(len(records), role, DEFAULT, rate, step=step))
         if number < len(rates) - 1:
             for size in (8, 16):
                 config = batched(size * 4**number)
@@ -38,6 +38,8 @@ def test_the_aa_test_says_what_can_be_told_from_noise():
         "A/A test: equal starts of the default carried 200, 210, 195/s, a spread of 3.8 %; "
         "5 blocks will prove a gain from 9 % on, as far as 3 starts can tell"
     )
+    coarse = noise_of(run(200.0, 210.0, 195.0, step=1.1), 5)
+    assert coarse.detectable_percent == pytest.approx(11.5, abs=0.1), "no finer than its steps"
     assert "one start says nothing" in noise_of(run(200.0), 5).describe(5)
 
 

@@ -3,9 +3,11 @@ import math
 import numpy as np
 import pytest
 
+from tuner.ladder import Ladder
 from tuner.search.paired import (
     BOOTSTRAP_FROM,
     Gain,
+    coarseness,
     detectable_percent,
     paired_gain,
     spread_at_worst,
@@ -99,6 +101,68 @@ def test_the_interval_covers_the_true_gain(noise, blocks):
     assert covered / runs >= 0.95 - 3 * math.sqrt(0.05 * 0.95 / runs)
 
 
+def test_pairs_that_agree_by_chance_are_known_no_finer_than_their_steps():
+    """Uniform in steps of 10 %: 0.1 / sqrt(12) each, the same in all blocks; z = 1.96."""
+    rates = ([120.0, 120.5, 119.5], [100.0, 100.4, 100.1])
+    steps = ([0.1] * 3, [0.1] * 3)
+    gain = paired_gain(*rates, steps=steps)
+    half = 1.959964 * math.sqrt(2) * 0.1 / math.sqrt(12)
+    centre = math.log1p(gain.percent / 100)
+    assert math.log1p(gain.low / 100) == pytest.approx(centre - half)
+    assert math.log1p(gain.high / 100) == pytest.approx(centre + half)
+    bare = paired_gain(*rates)
+    assert gain.low < bare.low < bare.high < gain.high
+    two = paired_gain(*rates, comparisons=2, steps=steps)
+    assert two.low < gain.low, "the error that is allowed to each is half as large"
+
+
+def test_fine_steps_widen_nothing():
+    rates = ([120.0, 132.0, 126.0], [100.0, 99.0, 104.0])
+    assert paired_gain(*rates, steps=([0.01] * 3, [0.01] * 3)) == paired_gain(*rates)
+    assert paired_gain(*rates, steps=([0.0] * 3, [0.0] * 3)) == paired_gain(*rates)
+
+
+def test_steps_average_out_where_rates_wander_over_more_than_one():
+    assert coarseness([100.0, 105.0, 103.0], [0.1] * 3) == pytest.approx(0.1 / math.sqrt(12))
+    assert coarseness([100.0, 125.0, 103.0], [0.1] * 3) == pytest.approx(0.1 / 6)
+    assert coarseness([100.0, 125.0], [0.1] * 2, 12) == pytest.approx(0.1 / 12)
+    assert coarseness([100.0, 105.0], []) == 0
+
+
+def climbed(rng, capacity, expected, resolution):
+    """What the final's ladder finds of a server that holds up to `capacity`, and its step."""
+    ladder = Ladder(expected, resolution / 2, step=1 + resolution, fall=1 / (1 + resolution))
+    while (rate := ladder.next_rps()) is not None:
+        arrived = rate * math.exp(rng.normal(0, 0.01))  # of 10,000 Poisson arrivals
+        ladder.tell(arrived, held=arrived <= capacity)
+    return ladder.held_rps, math.log(ladder.failed_rps / ladder.held_rps)
+
+
+@pytest.mark.parametrize("noise", [0.002, 0.01, 0.03, 0.08])
+@pytest.mark.parametrize("blocks", [3, 5])
+def test_intervals_of_coarse_ladders_hold_the_true_gain(noise, blocks):
+    """Starts that scatter by less than a step are told apart no better than by a step."""
+    rng = np.random.default_rng(19)
+    runs, held, alone = 300, 0, 0
+    for _ in range(runs):
+        truths = 200 * np.exp(rng.uniform(0, 0.5, 2))
+        expected = [
+            climbed(rng, t * math.exp(rng.normal(0, noise)), 150.0, 0.3)[0] for t in truths
+        ]
+        rates, steps = [], []
+        for truth, begin in zip(truths, expected, strict=True):
+            starts = truth * np.exp(rng.normal(0, noise, blocks))
+            found = [climbed(rng, capacity, begin, 0.15) for capacity in starts]
+            rates.append([rate for rate, _ in found])
+            steps.append([step for _, step in found])
+        true = (truths[0] / truths[1] - 1) * 100
+        gain, bare = paired_gain(*rates, steps=tuple(steps)), paired_gain(*rates)
+        held += gain.low <= true <= gain.high
+        alone += bare.low <= true <= bare.high
+    assert held / runs >= 0.95 - 3 * math.sqrt(0.05 * 0.95 / runs)
+    assert noise > 0.01 or alone / runs < 0.95, "without the steps it would not"
+
+
 @pytest.mark.parametrize("blocks", [3, 5, BOOTSTRAP_FROM])
 def test_a_gain_as_large_as_the_detectable_one_is_mostly_proven(blocks):
     rng = np.random.default_rng(3)
@@ -118,6 +182,13 @@ def test_with_many_blocks_the_detectable_gain_is_the_textbooks():
     rates = np.exp(np.random.default_rng(3).normal(0, 0.05, 20_000))
     textbook = math.expm1(2.8 * 0.05 * math.sqrt(2 / 400)) * 100
     assert detectable_percent(rates, 400) == pytest.approx(textbook, rel=0.02)
+
+
+def test_nothing_is_detectable_below_the_steps_of_the_ladder():
+    """(1.96 + 0.84) * sqrt(2) * 0.1 / sqrt(12): equal readings say no more."""
+    found = detectable_percent([100.0, 100.0], 3, steps=[0.1, 0.1])
+    assert math.log1p(found / 100) == pytest.approx(2.8016 * math.sqrt(2 / 12) * 0.1, rel=1e-3)
+    assert detectable_percent([100.0, 100.0], 3) == 0
 
 
 def test_nothing_is_detectable_without_a_second_start():

@@ -25,12 +25,12 @@ SEARCH = (
 """Off carries 100 requests/s, the default 200, the best 400."""
 
 
-def final(winner, rates, records=SEARCH):
-    """Blocks of the final: (winner's rate, default's rate) each."""
+def final(winner, rates, records=SEARCH, step=1.01):
+    """Blocks of the final: (winner's rate, default's rate) each, known to within `step`."""
     number = len(records)
     for block, (ours, default) in enumerate(rates):
-        yield trial(number + 2 * block, "final", winner, ours, block=block)
-        yield trial(number + 2 * block + 1, "final", DEFAULT, default, block=block)
+        yield trial(number + 2 * block, "final", winner, ours, block=block, step=step)
+        yield trial(number + 2 * block + 1, "final", DEFAULT, default, block=block, step=step)
 
 
 def decided(records):
@@ -127,6 +127,15 @@ def test_without_proof_the_default_is_kept(rates, verdict):
     winner = deployable(SEARCH[3], SLO)
     decision = decided((*SEARCH, *final(winner, rates)))
     assert (decision.verdict, decision.config) == (verdict, DEFAULT)
+
+
+def test_a_small_gain_is_proven_by_fine_steps_alone():
+    winner = deployable(SEARCH[3], SLO)
+    rates = [(214.0, 200.0), (213.0, 201.0), (215.0, 200.5)]
+    fine, coarse = (decided((*SEARCH, *final(winner, rates, step=step))) for step in (1.01, 1.15))
+    assert (fine.verdict, coarse.verdict) == ("gain", "none")
+    assert fine.gain.percent == coarse.gain.percent
+    assert coarse.gain.low < 0 < fine.gain.low
 
 
 def test_a_default_that_is_best_needs_no_final():

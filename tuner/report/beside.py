@@ -13,6 +13,7 @@ from tuner.report.run import LoadPoint, Run
 from tuner.report.tables import contender_ids, contender_label, front_points
 from tuner.report.wording import MISSING, clip, headline
 from tuner.search.paired import Gain
+from tuner.search.ranking import step_of
 from tuner.search.unpaired import unpaired_gain
 
 MOST_RUNS = 6
@@ -23,8 +24,9 @@ MOST_RUNS = 6
 class Figures:
     """What one run carries; a None figure was not measured.
 
-    `starts_rps` are the recommended configuration's sustainable rates on fresh starts, `gain` is
-    over the first run, and `verdict` and `own_gain` are the run's own, over its default.
+    `starts_rps` are the recommended configuration's sustainable rates on fresh starts, known as
+    finely as `steps`; `gain` is over the first run, and `verdict` and `own_gain` are the run's
+    own, over its default.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Figures:
     verdict: str
     sustainable_rps: float | None
     starts_rps: tuple[float, ...]
+    steps: tuple[float, ...]
     p50_ms: float | None
     tail_ms: float | None
     p99_ms: float | None
@@ -162,7 +165,8 @@ def _figures(run: Run, name: str, percentile: str) -> Figures:
         label=contender_label(run, "recommended") if run.answered else MISSING,
         verdict=headline(run).tag,
         sustainable_rps=found.get("sustainable_rps"),
-        starts_rps=starts,
+        starts_rps=tuple(trial.sustainable_rps or 0.0 for trial in starts),
+        steps=tuple(step_of(trial) for trial in starts),
         p50_ms=percentiles.get("p50"),
         tail_ms=percentiles.get(percentile),
         p99_ms=percentiles.get("p99"),
@@ -176,16 +180,15 @@ def _figures(run: Run, name: str, percentile: str) -> Figures:
     )
 
 
-def _starts(run: Run) -> tuple[float, ...]:
-    """The recommended's rates in the final; without one, in the start that chose it.
+def _starts(run: Run) -> list[TrialRecord]:
+    """The recommended's starts in the final; without one, the start that chose it.
 
     Never both: of many starts the search picked the one that read highest.
     """
     ids = contender_ids(run, "recommended")
     alike = [trial for trial in run.trials if trial.config.id in ids and trial.sustainable_rps]
-    final = [trial.sustainable_rps or 0.0 for trial in alike if trial.role == "final"]
-    rest = [trial.sustainable_rps or 0.0 for trial in alike if trial.role != "overload"]
-    return tuple(final or rest[:1])
+    final = [trial for trial in alike if trial.role == "final"]
+    return final or [trial for trial in alike if trial.role != "overload"][:1]
 
 
 def _shown(run: Run, rate_rps: float | None) -> TrialRecord | None:
@@ -204,7 +207,12 @@ def _with_gains(figures: Sequence[Figures]) -> Iterator[Figures]:
     first, *others = figures
     yield first
     for item in others:
-        gain = unpaired_gain(item.starts_rps, first.starts_rps, comparisons=len(others))
+        gain = unpaired_gain(
+            item.starts_rps,
+            first.starts_rps,
+            comparisons=len(others),
+            steps=(item.steps, first.steps),
+        )
         yield replace(item, gain=gain)
 
 

@@ -1,25 +1,18 @@
 """How far a run can be trusted: what was doubted, how late the generator was, how many samples."""
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from statistics import median, stdev
+from statistics import median
 
 from tuner.measure.percentiles import samples_for
 from tuner.records import Doubt, Measurement
+from tuner.report.facts import NARROW, Fact
+from tuner.report.noise_floor import noise_floor, steps
 from tuner.report.run import Run, load_points
 from tuner.report.tables import contender_ids
 from tuner.report.wording import MISSING, number, share, signed_percent
-from tuner.search.noise import Noise, noise_of
-from tuner.search.paired import spread_at_worst, spread_of, student_quantile
 from tuner.search.ranking import bounded, search_trials, spoilt, understated
 from tuner.slo import percentile_label
-
-NARROW = "\u00a0"
-"""A space that no line ends at."""
-
-FEWEST = 3
-"""Fewer values say nothing of their scatter: that of two may be sixteen times what it seems."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +29,6 @@ class NoteCount:
 
     note: Doubt
     trials: str
-
-
-@dataclass(frozen=True, slots=True)
-class Fact:
-    """One line of the section: what, how much, and why it matters."""
-
-    name: str
-    value: str
-    meaning: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +54,10 @@ def trust(run: Run) -> Trust:
             "only valid ones are ranked",
         ),
         *_repeated(run),
-        *_noise(run),
+        *noise_floor(run),
         *_again(run),
         *_lower_bounds(run),
+        *steps(run),
         *_drifts(run),
         *_understated(run),
         _loops(measurements),
@@ -120,67 +105,6 @@ def _repeated(run: Run) -> Iterator[Fact]:
             f"{looks} measurements",
             "one window did not decide the promise, so further ones were added to it",
         )
-
-
-def _noise(run: Run) -> Iterator[Fact]:
-    """The noise floor between equal starts, and the gain that can be told from it."""
-    final = _final_rates(run, "default")
-    noise = noise_of(run.trials, len(final))
-    if len(noise.rates_rps) > 1 and noise.spread_percent is not None:
-        rates, spread, where = noise.rates_rps, noise.spread_percent, "A/A test"
-    elif (floor := spread_of(final)) is not None:
-        rates, spread, where = tuple(final), math.expm1(floor) * 100, "the final's starts"
-    else:
-        yield Fact(
-            "Noise floor",
-            "not measured",
-            "no configuration was started twice; a longer run begins with an A/A test",
-        )
-        return
-    listed = ", ".join(number(value) for value in rates[:6])
-    more = f" and {len(rates) - 6} more" if len(rates) > 6 else ""
-    yield Fact(
-        "Noise floor",
-        f"{spread:.1f}{NARROW}% ({where})",
-        f"standard deviation between equal starts of the default: {listed}{more} requests/s",
-    )
-    yield from _detectable(run, noise)
-
-
-def _detectable(run: Run, noise: Noise) -> Iterator[Fact]:
-    """From the scatter of the final's pairs, in which a block's luck cancels; else of starts."""
-    ours, theirs = _final_rates(run, "winner"), _final_rates(run, "default")
-    least, of, count = noise.detectable_percent, "equal starts", len(noise.rates_rps)
-    if len(ours) == len(theirs) and len(ours) > 1:
-        least, of, count = _paired_percent(run, ours, theirs), "pairs", len(ours)
-    if least is None:
-        return
-    name = "Smallest gain told from noise"
-    if count < FEWEST:
-        yield Fact(name, "not known", f"{count} {of} say too little of their scatter")
-        return
-    worst = math.expm1(math.log1p(least / 100) * spread_at_worst(count)) * 100
-    yield Fact(
-        name,
-        f"about {least:.0f}{NARROW}%, at worst {worst:.0f}{NARROW}%",
-        "what the final's blocks would prove in four of five runs; a smaller gain may be there "
-        f"and go unseen. The scatter of {count} {of} is known no better than that",
-    )
-
-
-def _paired_percent(run: Run, ours: Sequence[float], theirs: Sequence[float]) -> float:
-    logs = [math.log(our / their) for our, their in zip(ours, theirs, strict=True)]
-    points = student_quantile(run.interval_percent / 100, len(logs) - 1) + student_quantile(
-        0.6, len(logs) - 1
-    )
-    return math.expm1(points * stdev(logs) / math.sqrt(len(logs))) * 100
-
-
-def _final_rates(run: Run, arm: str) -> list[float]:
-    """The rates of one contender by block; empty where a block has none."""
-    final = run.recommendation.get("final") or ()
-    rates = [rate for found in final if found["arm"] == arm for rate in found["rates_rps"]]
-    return rates if all(rates) else []
 
 
 def _notes(run: Run) -> tuple[NoteCount, ...]:

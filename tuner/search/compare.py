@@ -1,13 +1,13 @@
 """Batching files against each other: the blocks of the final, with entrants that a user names."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
 from tuner.records import Config, TrialRecord
-from tuner.search.final import common, rates_by_block, shuffled
-from tuner.search.paired import Gain, paired_gain
+from tuner.search.final import Pairs, shuffled, valid_blocks
+from tuner.search.paired import Gain
 from tuner.search.ranking import TIE
 from tuner.trial import Task
 
@@ -90,30 +90,36 @@ def measure_blocks(
 
 def compared(records: Sequence[TrialRecord], entrants: Sequence[Entrant]) -> tuple[Compared, ...]:
     """Hold every entrant against the first; all intervals hold together at 95 %."""
-    rates = {
-        entrant.arm: rates_by_block(record for record in records if record.arm == entrant.arm)
+    theirs = {
+        entrant.arm: [record for record in records if record.arm == entrant.arm]
         for entrant in entrants
     }
     blocks = sorted({record.block for record in records if record.block is not None})
-    first = rates[entrants[0].arm]
+    first = theirs[entrants[0].arm]
     return tuple(
-        _compared(entrant, rates[entrant.arm], first, blocks, len(entrants) - 1)
+        _compared(entrant, theirs[entrant.arm], first, blocks, len(entrants) - 1)
         if number
-        else Compared(entrant, tuple(first.get(block) for block in blocks), None, None)
+        else Compared(entrant, _rates(first, blocks), None, None)
         for number, entrant in enumerate(entrants)
     )
 
 
 def _compared(
     entrant: Entrant,
-    ours: Mapping[int, float],
-    first: Mapping[int, float],
+    ours: Sequence[TrialRecord],
+    first: Sequence[TrialRecord],
     blocks: Sequence[int],
     comparisons: int,
 ) -> Compared:
-    pairs = common(ours, first)
-    gain = paired_gain(*pairs, comparisons=comparisons)
-    return Compared(entrant, tuple(ours.get(block) for block in blocks), gain, _word(gain, *pairs))
+    met = Pairs.of(ours, first)
+    gain = met.gain(comparisons=comparisons)
+    return Compared(entrant, _rates(ours, blocks), gain, _word(gain, met.ours, met.theirs))
+
+
+def _rates(records: Sequence[TrialRecord], blocks: Sequence[int]) -> tuple[float | None, ...]:
+    """Sustainable rates by block, None where one was not valid."""
+    valid = valid_blocks(records)
+    return tuple(valid[block].sustainable_rps if block in valid else None for block in blocks)
 
 
 def _word(gain: Gain | None, ours: Sequence[float], theirs: Sequence[float]) -> Word:

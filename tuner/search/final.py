@@ -5,14 +5,14 @@ the same arrivals, which no earlier block has seen.
 """
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, Self, TypeVar
 
 from tuner.records import Config, TrialRecord
-from tuner.search.paired import Gain, paired_gain
+from tuner.search.paired import Gain, Steps, paired_gain
 from tuner.search.queue_bound import deployable
-from tuner.search.ranking import by_role, ranked, rate_of
+from tuner.search.ranking import by_role, ranked, rate_of, step_of
 from tuner.slo import Slo
 
 Arm = Literal["winner", "runner-up", "default", "off"]
@@ -109,7 +109,7 @@ def findings(records: Sequence[TrialRecord], slo: Slo) -> tuple[Finding, ...]:
     present = [found for found in contenders(records, slo) if found.config.id in blocks]
     candidates = sum(found.arm in {"winner", "runner-up"} for found in present)
     default = next((found for found in present if found.arm == "default"), None)
-    theirs = {} if default is None else rates_by_block(blocks[default.config.id])
+    theirs = () if default is None else blocks[default.config.id]
     return tuple(
         _finding(found, blocks[found.config.id], theirs, comparisons=candidates)
         for found in present
@@ -119,40 +119,55 @@ def findings(records: Sequence[TrialRecord], slo: Slo) -> tuple[Finding, ...]:
 def _finding(
     contender: Contender,
     records: tuple[TrialRecord, ...],
-    theirs: Mapping[int, float],
+    theirs: Iterable[TrialRecord],
     *,
     comparisons: int,
 ) -> Finding:
     if contender.arm == "default":
         return Finding(contender, records, None, 0)
-    ours, default = common(rates_by_block(records), theirs)
+    met = Pairs.of(records, theirs)
     return Finding(
         contender,
         records,
-        paired_gain(ours, default, comparisons=1 if contender.arm == "off" else comparisons),
-        len(ours),
-        beaten=bool(ours) and all(ours) and not any(default),
+        met.gain(comparisons=1 if contender.arm == "off" else comparisons),
+        len(met.ours),
+        beaten=bool(met.ours) and all(met.ours) and not any(met.theirs),
     )
 
 
-def rates_by_block(records: Iterable[TrialRecord]) -> dict[int, float]:
-    """Sustainable rates by block, where they were measured validly."""
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Sustainable rates of two in the blocks in which both were valid, with their steps."""
+
+    ours: tuple[float, ...]
+    theirs: tuple[float, ...]
+    steps: Steps
+
+    @classmethod
+    def of(cls, ours: Iterable[TrialRecord], theirs: Iterable[TrialRecord]) -> Self:
+        """Pair the trials of two by their blocks."""
+        first, second = valid_blocks(ours), valid_blocks(theirs)
+        met = [(first[block], second[block]) for block in first if block in second]
+        return cls(
+            tuple(our.sustainable_rps or 0.0 for our, _ in met),
+            tuple(their.sustainable_rps or 0.0 for _, their in met),
+            ([step_of(our) for our, _ in met], [step_of(their) for _, their in met]),
+        )
+
+    def gain(self, *, comparisons: int = 1) -> Gain | None:
+        """The gain of ours over theirs."""
+        return paired_gain(self.ours, self.theirs, comparisons=comparisons, steps=self.steps)
+
+
+def valid_blocks(records: Iterable[TrialRecord]) -> dict[int, TrialRecord]:
+    """Trials by block, where they were measured validly."""
     return {
-        record.block: record.sustainable_rps
+        record.block: record
         for record in records
         if record.sustainable_rps is not None and record.block is not None
     }
 
 
-def common(
-    ours: Mapping[int, float], theirs: Mapping[int, float]
-) -> tuple[list[float], list[float]]:
-    """The rates of both in the blocks that hold both."""
-    blocks = [block for block in ours if block in theirs]
-    return [ours[block] for block in blocks], [theirs[block] for block in blocks]
-
-
 def ahead(first: Finding, second: Finding) -> Gain | None:
     """The gain of one contender over another, from the blocks in which both were measured."""
-    ours, theirs = common(rates_by_block(first.records), rates_by_block(second.records))
-    return paired_gain(ours, theirs)
+    return Pairs.of(first.records, second.records).gain()

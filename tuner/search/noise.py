@@ -11,7 +11,7 @@ from statistics import fmean
 
 from tuner.records import Config, Drift, Role, TrialRecord
 from tuner.search.paired import detectable_percent, spread_of, student_quantile
-from tuner.search.ranking import APART, by_role, spoilt
+from tuner.search.ranking import APART, by_role, spoilt, step_of
 
 DRIFT_FLOOR = 0.05
 """Smaller changes of log rate are never called drift."""
@@ -68,12 +68,15 @@ def references(records: Sequence[TrialRecord]) -> list[TrialRecord]:
 
 def noise_of(records: Sequence[TrialRecord], blocks: int, *, comparisons: int = 1) -> Noise:
     """What is known of the noise by now."""
-    rates = [record.sustainable_rps or 0.0 for record in references(records)]
+    known = references(records)
+    rates = [record.sustainable_rps or 0.0 for record in known]
     spread = spread_of(rates)
     return Noise(
         tuple(rates),
         None if spread is None else math.expm1(spread) * 100,
-        detectable_percent(rates, blocks, comparisons=comparisons),
+        detectable_percent(
+            rates, blocks, comparisons=comparisons, steps=[step_of(record) for record in known]
+        ),
     )
 
 

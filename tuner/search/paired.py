@@ -7,6 +7,9 @@ neighbour) cancels in the ratio of their rates. The logarithms of these ratios a
   percentile bootstrap claims a gain between equals in one comparison of eight, not of forty.
 * From BOOTSTRAP_FROM blocks on also the studentised bootstrap (Efron 1979; Hall 1988), which
   follows the skew of the data; the wider end of both counts.
+* A rate is known as finely as its ladder's steps: it may lie anywhere between the load that held
+  and the next that was not shown to. No interval is narrower than these errors make it (see
+  `coarseness`), however well a few blocks happen to agree.
 
 Where several candidates are held against the default, the best of them is picked afterwards; each
 interval then gets its part of the allowed error (Bonferroni), so that all hold together.
@@ -15,6 +18,7 @@ interval then gets its part of the allowed error (Bonferroni), so that all hold 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,8 +71,16 @@ class Gain:
         return f"{self.percent:+.1f} % ({interval})"
 
 
+Steps = tuple[Sequence[float], Sequence[float]]
+"""The steps (see `coarseness`) of our rates and of theirs, one for each; empty: not known."""
+
+
 def paired_gain(
-    ours: Sequence[float], theirs: Sequence[float], *, comparisons: int = 1
+    ours: Sequence[float],
+    theirs: Sequence[float],
+    *,
+    comparisons: int = 1,
+    steps: Steps = ((), ()),
 ) -> Gain | None:
     """The gain of `ours` over `theirs`, rates of the same blocks in the same order.
 
@@ -87,7 +99,31 @@ def paired_gain(
     if len(logs) >= BOOTSTRAP_FROM:
         resampled = _studentised_bootstrap(logs, confidence)
         low, high = min(low, resampled[0]), max(high, resampled[1])
-    return stated(centre, low, high)
+    least = normal_quantile(confidence) * math.hypot(
+        coarseness(ours, steps[0]), coarseness(theirs, steps[1])
+    )
+    return stated(centre, min(low, centre - least), max(high, centre + least))
+
+
+def coarseness(rates: Sequence[float], steps: Sequence[float], count: int | None = None) -> float:
+    """The standard error of a mean log rate that comes of the steps between the loads tried.
+
+    `steps` are the log distances from each rate to the next load that was not shown to hold. A
+    value that may lie anywhere in a step d has the standard deviation d / sqrt(12) (JCGM 100:2008,
+    F.2.2.1). Rates that vary by more than a step fall on it here and there, so that a mean of
+    `count` (all of them, if not given) averages it out; within one step the same error is in all.
+    """
+    if not steps:
+        return 0.0
+    variance = sum(step**2 for step in steps) / len(steps) / 12
+    if math.log(max(rates) / min(rates)) > max(steps):
+        variance /= count or len(rates)
+    return math.sqrt(variance)
+
+
+def normal_quantile(confidence: float) -> float:
+    """The two-sided point z with P(|Z| <= z) = confidence of the normal distribution."""
+    return NormalDist().inv_cdf((1 + confidence) / 2)
 
 
 def stated(centre: float, low: float, high: float) -> Gain:
@@ -101,21 +137,28 @@ def stated(centre: float, low: float, high: float) -> Gain:
 
 
 def detectable_percent(
-    rates: Sequence[float], blocks: int, *, comparisons: int = 1
+    rates: Sequence[float], blocks: int, *, comparisons: int = 1, steps: Sequence[float] = ()
 ) -> float | None:
     """The smallest gain that `blocks` blocks would prove in about four of five runs, in per cent.
 
     (t(1 - a/2) + t(0.8)) * s * sqrt(2 / k), s being the standard deviation of log rates between
     starts of one configuration, from `rates`, k the number of blocks and a the error allowed to
-    each of `comparisons`; for many blocks the well-known 2.8 * s * sqrt(2 / k). None where fewer
-    than two rates say nothing of s, or fewer than two blocks prove nothing.
+    each of `comparisons`; for many blocks the well-known 2.8 * s * sqrt(2 / k). No less than the
+    `steps` of these rates let anyone tell. None where fewer than two rates say nothing of s, or
+    fewer than two blocks prove nothing.
     """
     spread = spread_of(rates)
     if spread is None or blocks < 2:
         return None
     allowed = (1 - CONFIDENCE) / comparisons
     points = student_quantile(1 - allowed, blocks - 1) + student_quantile(0.6, blocks - 1)
-    return percent_of(points * spread * math.sqrt(2 / blocks))
+    coarse = told_apart(allowed) * math.sqrt(2) * coarseness(rates, steps, blocks)
+    return percent_of(max(points * spread * math.sqrt(2 / blocks), coarse))
+
+
+def told_apart(allowed: float) -> float:
+    """How many standard errors of its steps a gain must have to be told in four of five runs."""
+    return normal_quantile(1 - allowed) + normal_quantile(0.6)
 
 
 def spread_of(rates: Sequence[float]) -> float | None:

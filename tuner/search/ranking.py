@@ -39,6 +39,21 @@ def bounded(trial: TrialRecord) -> bool:
     )
 
 
+def step_of(trial: TrialRecord) -> float:
+    """How finely a trial's rate is known: the log distance to the next load not shown to hold.
+
+    0 where no load above was tried, or none holds.
+    """
+    rate_rps = trial.sustainable_rps or 0.0
+    above = [
+        level.measurement.offered_rps or 0.0
+        for level in trial.levels
+        if level.measurement.loop == "open" and level.verdict.feasible is not True
+    ]
+    next_rps = min((offered for offered in above if offered > rate_rps), default=rate_rps)
+    return math.log(next_rps / rate_rps) if rate_rps > 0 else 0.0
+
+
 def tried(records: Iterable[TrialRecord]) -> int:
     """How many configurations the search has measured; one measured again counts once."""
     return len({record.config.id for record in search_trials(records)})

@@ -5,16 +5,30 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tuner.search.paired import CONFIDENCE, Gain, percent_of, stated, student_quantile
+from tuner.search.paired import (
+    CONFIDENCE,
+    Gain,
+    Steps,
+    coarseness,
+    normal_quantile,
+    percent_of,
+    stated,
+    student_quantile,
+)
 
 
 def unpaired_gain(
-    ours: Sequence[float], theirs: Sequence[float], *, comparisons: int = 1
+    ours: Sequence[float],
+    theirs: Sequence[float],
+    *,
+    comparisons: int = 1,
+    steps: Steps = ((), ()),
 ) -> Gain | None:
     """The gain of `ours` over `theirs`, rates of fresh starts, by the geometric means.
 
     The interval is Welch's on log rates: it knows how starts of each differ, and nothing of what
-    else changed between the two. `comparisons` is how many such intervals must hold together.
+    else changed between the two; nor is it narrower than the ladders' `steps` allow, as in pairs.
+    `comparisons` is how many such intervals must hold together.
     Without two starts of both there is none; without any, or where one carried nothing, None.
     """
     if not ours or not theirs or min(*ours, *theirs) <= 0:
@@ -31,5 +45,6 @@ def unpaired_gain(
     # Welch and Satterthwaite's degrees of freedom, rounded down to stay on the safe side.
     degrees = max(1, math.floor(sum(variances) ** 2 / sum(weights) + 1e-9)) if error > 0 else 1
     confidence = 1 - (1 - CONFIDENCE) / comparisons
-    half = student_quantile(confidence, degrees) * error
+    coarse = math.hypot(coarseness(ours, steps[0]), coarseness(theirs, steps[1]))
+    half = max(student_quantile(confidence, degrees) * error, normal_quantile(confidence) * coarse)
     return stated(centre, centre - half, centre + half)
