@@ -454,12 +454,25 @@ def test_winner_and_runner_up_are_overloaded_as_they_are_deployed_before_the_fin
 
     run = tuning(measure=measure, contenders=3, overload=[1.2, 1.5])
     run.run()
-    assert roles(run.records)[7:] == ["overload"] * 2 + ["final"] * 6
-    test, other = [task for task in tasks if task.role == "overload"]
+    assert roles(run.records)[7:] == ["overload"] * 3 + ["final"] * 6
+    test, other, default = [task for task in tasks if task.role == "overload"]
     assert (test.overload_rps, test.overload_shares) == (328.0, (1.2, 1.5))
     assert test.config.batching.max_enqueued_batches < 1000
     assert test.config in {task.config for task in tasks if task.role == "final"}
     assert other.config != test.config
+    assert (default.config, default.overload_rps) == (DEFAULT, 200.0), "it may be kept"
+
+
+def test_a_default_that_is_best_is_overloaded_though_it_needs_no_final():
+    def measure(task):
+        record = measured(task)
+        rate = 500.0 if task.config == DEFAULT else 100.0
+        return replace(record, sustainable_rps=rate)
+
+    run = tuning(measure=measure, overload=[1.5])
+    run.run()
+    assert roles(run.records)[7:] == ["overload"]
+    assert run.records[-1].config == DEFAULT
 
 
 def test_an_overload_that_is_carried_contradicts_the_rate_and_is_said():
@@ -472,9 +485,10 @@ def test_an_overload_that_is_carried_contradicts_the_rate_and_is_said():
 
     run = tuning(measure=measure, overload=[1.2])
     run.run()
-    (said,) = [text for text in run.watcher.said if "the true rate may be higher" in text]
+    said, default = [text for text in run.watcher.said if "the true rate may be higher" in text]
     assert "at 120 % of what was shown" in said
     assert "394/s" in said
+    assert DEFAULT.label() in default
 
 
 def too_long(finding, *, wins=True):
@@ -503,9 +517,10 @@ def test_a_queue_too_long_is_shortened_and_the_final_measures_that(finding):
     measure, tasks = too_long(finding)
     run = tuning(measure=measure, overload=[1.5])
     run.run()
-    long, short = bounds_of(tasks)
+    long, short, own = bounds_of(tasks)
     assert long > short
-    assert [task.overload_shares for task in tasks] == [(1.5,), (1.0, 1.5)]
+    assert own == DEFAULT.batching.max_enqueued_batches
+    assert [task.overload_shares for task in tasks] == [(1.5,), (1.0, 1.5), (1.5,)]
     assert set(bounds_of(r for r in run.records if r.arm == "winner")) == {short}
     trying, told = [text for text in run.watcher.said if "queue" in text]
     assert trying.endswith(f"trying a queue of {short} batches")
@@ -516,12 +531,15 @@ def test_where_a_shorter_queue_helps_nothing_the_first_is_kept():
     measure, tasks = too_long("collapses", wins=False)
     run = tuning(measure=measure, overload=[1.5])
     run.run()
-    assert 2 <= len(tasks) <= 3
+    assert 2 <= len([task for task in tasks if task.config != DEFAULT]) <= 3
     assert set(bounds_of(r for r in run.records if r.arm == "winner")) == {bounds_of(tasks)[0]}
-    assert any("less than 80 % of the sustainable rate is answered" in t for t in run.watcher.said)
+    winner, default = [text for text in run.watcher.said if "less than 80 %" in text]
+    assert "with a queue of" in winner
+    assert default.startswith(DEFAULT.label())
+    assert "its queue holds 10 batches of up to 1,000 rows: limit the load before" in default
 
 
-@pytest.mark.parametrize("done", range(15))
+@pytest.mark.parametrize("done", range(18))
 @pytest.mark.parametrize("measure", [measured, "collapses"])
 def test_a_run_with_overload_tests_goes_on_where_it_was(done, measure):
     def again():
@@ -557,10 +575,30 @@ def briefly(starts, finding="sheds"):
     return [record for record in run.records if record.role == "overload"], run
 
 
-@pytest.mark.parametrize(("starts", "tests"), [(7, 1), (8, 2)])
-def test_a_second_try_of_the_queue_costs_the_final_no_block(starts, tests):
-    found, _ = briefly(starts, "collapses")
-    assert len(found) == tests
+@pytest.mark.parametrize(
+    ("starts", "finding", "defaults"),
+    [
+        (8, "sheds", [False, True]),
+        (7, "sheds", [False]),
+        (8, "collapses", [False, False]),
+        (7, "collapses", [False]),
+    ],
+)
+def test_a_second_queue_and_the_default_cost_the_final_no_block(starts, finding, defaults):
+    found, _ = briefly(starts, finding)
+    assert [test.config == DEFAULT for test in found] == defaults
+
+
+def test_what_is_kept_is_overloaded_after_the_final_where_there_was_no_time_before():
+    _, run = briefly(7)
+    equal = [replace(r, sustainable_rps=200.0) if r.arm else r for r in run.records]
+    resumed = tuning(records=equal, trials=3, final_blocks=3, overload=[1.5])
+    resumed.run()
+    (test,) = resumed.records[len(equal) :]
+    assert (test.role, test.config) == ("overload", DEFAULT)
+    again = tuning(records=resumed.records, trials=3, final_blocks=3, overload=[1.5])
+    again.run()
+    assert again.records == resumed.records
 
 
 @pytest.mark.parametrize(("seconds", "starts"), [(200, 6), (100, 4), (45, 0)])

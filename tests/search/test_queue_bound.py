@@ -166,6 +166,19 @@ def test_what_passes_is_tried_no_further():
     assert "a queue of 9 batches was too long under overload and is shortened to 4" in words
 
 
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (DEFAULT, "its queue holds 10 batches of up to 1,000 rows: limit the load"),
+        (OFF, "without batching no queue is bounded: limit the load"),
+    ],
+)
+def test_a_queue_that_is_not_ours_is_told_of_where_it_fails(config, said):
+    test = replace(overloaded(4, 9, "stalls"), config=config)
+    assert said in told(config, SLO, [test])
+    assert told(config, SLO, [replace(overloaded(4, 9, "sheds"), config=config)]) == ""
+
+
 def test_a_server_that_dies_of_overload_passes_nothing():
     died = replace(overloaded(4, 9, "sheds"), outcome="failed", overload=())
     assert not passes(died, SLO)

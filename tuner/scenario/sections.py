@@ -355,7 +355,8 @@ class SearchSection(Section):
     )
     overload: tuple[Annotated[float, Field(gt=1.0, le=10.0)], ...] | Literal["auto"] = Field(
         "auto",
-        description="Shares of its sustainable rate that the winner has to survive; []: none.",
+        description="Shares of its sustainable rate by which whatever may be recommended, the "
+        "defaults too, is overloaded; []: none.",
     )
     final_blocks: NonNegativeInt | Literal["auto"] = Field(
         "auto",

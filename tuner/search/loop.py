@@ -13,6 +13,7 @@ from tuner.clock import NS_PER_S, now_ns
 from tuner.records import Config, Role, TrialRecord
 from tuner.scenario import Scenario
 from tuner.search.agenda import Agenda
+from tuner.search.decide import decide
 from tuner.search.final import Contender, contenders, final_blocks
 from tuner.search.lengths import search_start_s
 from tuner.search.noise import drift_at
@@ -82,8 +83,10 @@ class Tuning:
             if role == "default" and record.outcome != "invalid":
                 self._announce()
         self._shape = self.shape  # the proof is planned once; what is left then cuts no more of it
-        self._overload()
+        for contender in self.proof.overloaded:
+            self._overload(contender)
         self._final()
+        self._overload_recommended()
         self._tell_what_is_missing()
 
     @property
@@ -195,24 +198,31 @@ class Tuning:
         if left_out := self.shape.left_out():
             self.watcher.say(f"{left_out} (see search.* in the scenario)")
 
-    def _overload(self) -> None:
-        """Overload what is to be deployed, and shorten a queue where too little is in time."""
-        for contender in self.proof.overloaded:
-            tested = False
-            while (config := self.proof.next_test(contender)) is not None:
-                if not self.proof.fits_test(contender, config, self._time_s()):
-                    break
-                if tested:
-                    self.watcher.say(
-                        "too little of the sustainable rate is answered in time; trying a queue "
-                        f"of {queue_of(config)} batches"
-                    )
-                test = self._measure("overload", config, overloaded=contender)
-                tested = True
-                if words := understated(test):
-                    self.watcher.say(words)
-            if tested and (words := told(contender.trial.config, self.slo, self.records)):
-                self.watcher.say(f"{contender.config.label()}: {words}")
+    def _overload(self, contender: Contender) -> None:
+        """Overload what may be deployed, and shorten a queue where too little is in time."""
+        tested = False
+        while (config := self.proof.next_test(contender)) is not None:
+            if not self.proof.fits_test(contender, config, self._time_s()):
+                break
+            if tested:
+                self.watcher.say(
+                    "too little of the sustainable rate is answered in time; trying a queue of "
+                    f"{queue_of(config)} batches"
+                )
+            test = self._measure("overload", config, overloaded=contender)
+            tested = True
+            if words := understated(test):
+                self.watcher.say(words)
+        if tested and (words := told(contender.trial.config, self.slo, self.records)):
+            self.watcher.say(f"{contender.config.label()}: {words}")
+
+    def _overload_recommended(self) -> None:
+        """Overload what is recommended after all, where there was no time before the final."""
+        decision = decide(self.records, self.slo)
+        if decision is None or not self.shape.overload or not self.shape.blocks:
+            return
+        if decision.recommends and decision.trial.sustainable_rps:
+            self._overload(Contender("winner", decision.config, decision.trial))
 
     def _measure(
         self, role: Role, config: Config, *, block: int | None = None, arm: str = "",

@@ -12,6 +12,7 @@ from tuner.search.final import Contender, contenders, shuffled
 from tuner.search.lengths import Ahead, Lengths
 from tuner.search.plan import CLOSING_S
 from tuner.search.queue_bound import ITSELF, next_bound, overload_tests
+from tuner.search.ranking import by_role
 from tuner.search.shape import Shape
 from tuner.slo import Slo
 
@@ -48,10 +49,16 @@ class Proof:
 
     @property
     def overloaded(self) -> list[Contender]:
-        """Contenders whose queue is bounded by us, and is tried under overload."""
-        if not self.shape.overload or not self.shape.blocks:
+        """Who may be recommended, by importance: all are tried under overload before the final.
+
+        The default comes last: it is what the others are held against, and what may be kept.
+        """
+        if not self.shape.overload or not self.shape.blocks or self._begun:
             return []
-        return [item for item in self.met if item.config != item.trial.config]
+        default = by_role(self.records, "default")
+        kept = [] if default is None else [Contender("default", default.config, default)]
+        candidates = [item for item in self.met if item.arm in CANDIDATES]
+        return [item for item in (*candidates, *kept) if item.trial.sustainable_rps]
 
     def next_test(self, contender: Contender) -> Config | None:
         """The bound of a contender's queue to try next; None where there is nothing to learn."""
@@ -63,9 +70,10 @@ class Proof:
         return (ITSELF, *self.shape.overload) if again else self.shape.overload
 
     def fits_test(self, contender: Contender, config: Config, time_s: float | None) -> bool:
-        """Whether a test ends in time; a repeated one must leave time for the final."""
+        """Whether a test ends in time; the default's and a repeated one yield to the final."""
         again = bool(overload_tests(contender.trial.config, self.records))
-        return self.fits([Ahead("overload", config), *(self._missing() if again else [])], time_s)
+        after = self._missing() if again or contender.arm == "default" else []
+        return self.fits([Ahead("overload", config), *after], time_s)
 
     def block(self, number: int, time_s: float | None) -> list[Contender] | None:
         """Whom block `number` still lacks and has time for, in an order drawn for it.
@@ -87,8 +95,11 @@ class Proof:
     @property
     def unfinished(self) -> bool:
         """Whether the final has begun, and not all of its blocks are done."""
-        begun = any(record.role == "final" for record in self.records)
-        return begun and bool(self._missing())
+        return self._begun and bool(self._missing())
+
+    @property
+    def _begun(self) -> bool:
+        return any(record.role == "final" for record in self.records)
 
     def wanted(self) -> list[Ahead]:
         """All starts that are still needed, in order."""
@@ -147,9 +158,8 @@ class Proof:
             if (config := self.next_test(contender)) is not None
         ]
         if self.searching and self.shape.overload and self.shape.blocks:
-            known = sum(contender.arm in CANDIDATES for contender in self.met)
-            candidates = 1 + (self.shape.contenders > 2)
-            found += [Ahead("overload", None)] * (candidates - known)
+            expected = 2 + (self.shape.contenders > 2)  # winner and default, and the runner-up
+            found += [Ahead("overload", None)] * (expected - len(self.overloaded))
         return found
 
 

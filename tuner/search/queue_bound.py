@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
+from tuner.batching import DEFAULT_MAX_ENQUEUED_BATCHES
 from tuner.records import LOST, Config, Overload, TrialRecord
 from tuner.search.ranking import by_role, unbounded
 from tuner.search.space import UNBOUNDED_QUEUE
@@ -25,6 +26,11 @@ one more, since the tail of a test that was given up early is longer than it loo
 
 ITSELF = 1.0
 """The share at which a shortened queue must turn away no more than the promise allows."""
+
+
+TOO_LITTLE = (
+    f"less than {LOST * 100:.0f} % of the sustainable rate is answered in time under overload"
+)
 
 
 def deployable(record: TrialRecord, slo: Slo, records: Iterable[TrialRecord] = ()) -> Config:
@@ -149,8 +155,10 @@ def best(tests: Sequence[TrialRecord], slo: Slo) -> TrialRecord:
 def told(config: Config, slo: Slo, records: Sequence[TrialRecord]) -> str:
     """What came of bounding a configuration's queue, in words; empty where the first bound did."""
     tests = overload_tests(config, records)
-    if not tests or not _ours(config):
+    if not tests:
         return ""
+    if not _ours(config):
+        return "" if passes(tests[-1], slo) else _as_it_is(config)
     chosen = best(tests, slo)
     if passes(chosen, slo):
         if len(tests) == 1:
@@ -161,10 +169,18 @@ def told(config: Config, slo: Slo, records: Sequence[TrialRecord]) -> str:
         )
     long = [test for test in tests if not too_short(test, slo)]
     tried = " or ".join(str(queue_of(test.config)) for test in long)
-    return (
-        f"with a queue of {tried} batches less than {LOST * 100:.0f} % of the sustainable rate is "
-        f"answered in time under overload{''.join(_reasons(tests, slo))}"
-    )
+    return f"with a queue of {tried} batches {TOO_LITTLE}{''.join(_reasons(tests, slo))}"
+
+
+def _as_it_is(config: Config) -> str:
+    """What to know of a queue that nobody shortens."""
+    batching = config.batching
+    queue = "without batching no queue is bounded"
+    if batching is not None:
+        bound = batching.max_enqueued_batches
+        bound = DEFAULT_MAX_ENQUEUED_BATCHES if bound is None else bound
+        queue = f"its queue holds {bound:,} batches of up to {batching.row_limit:,} rows"
+    return f"{TOO_LITTLE}; {queue}: limit the load before the server"
 
 
 def _reasons(tests: Sequence[TrialRecord], slo: Slo) -> Iterator[str]:

@@ -11,8 +11,9 @@ class Shape:
     """What is measured besides the search's own configurations.
 
     `contenders` meet in each of the final's `blocks`. The default is started `aa_starts` more
-    times at the start, and once more after every `reference_every` trials (0: never). Winner and
-    runner-up are tested by `overload`, shares of their sustainable rates, before the final.
+    times at the start, and once more after every `reference_every` trials (0: never). Before the
+    final winner, runner-up and default are tested by `overload`, shares of their sustainable
+    rates.
     """
 
     contenders: int
