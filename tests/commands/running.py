@@ -1,10 +1,13 @@
-"""Running `tuner` as a user does: a process of its own, judged by what it prints and leaves."""
+"""Running `tuner` as a user does, judged by what it prints and leaves."""
 
 import subprocess
 import sys
 from pathlib import Path
 
+import click.testing
 import psutil
+
+from tuner.cli import main
 
 FAST = """
 name = "fast"
@@ -55,6 +58,25 @@ def tuner(*argv: object, timeout_s: float = 170) -> subprocess.CompletedProcess[
     assert "Traceback" not in err, err
     assert not left_behind(family)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def invoked(*argv: object) -> click.testing.Result:
+    """Run a command that starts nothing inside this process, where it need not be imported anew.
+
+    What a process of its own would print as a traceback is raised here.
+    """
+    before = psutil.Process().children(recursive=True)
+    done = click.testing.CliRunner().invoke(main, [*map(str, argv)], catch_exceptions=False)
+    assert psutil.Process().children(recursive=True) == before
+    return done
+
+
+def refused(*argv: object) -> str:
+    """Give a command bad input, which it says on standard error alone: returns that."""
+    done = invoked(*argv)
+    assert done.exit_code == 2, done.output
+    assert done.stdout == ""
+    return done.stderr
 
 
 def started(*argv: object) -> subprocess.Popen[str]:

@@ -2,7 +2,7 @@
 
 import pytest
 from commands.models import saved_model
-from commands.running import tuner
+from commands.running import invoked, refused, tuner
 
 GOOD = """
 name = "bad"
@@ -26,18 +26,13 @@ def scenario(tmp_path):
     return write
 
 
-def refused(*argv):
-    done = tuner(*argv)
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == ""
-    return done.stderr
-
-
 def test_no_such_scenario(tmp_path):
+    """In a process of its own, so that the shell's view of a refusal is seen as well."""
     (tmp_path / "quickstart.toml").write_text(GOOD)
-    said = refused("tune", tmp_path / "quikstart.toml")
-    assert f"{tmp_path}/quikstart.toml: no such scenario" in said
-    assert f"did you mean {tmp_path}/quickstart.toml?" in said
+    done = tuner("tune", tmp_path / "quikstart.toml")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{tmp_path}/quikstart.toml: no such scenario" in done.stderr
+    assert f"did you mean {tmp_path}/quickstart.toml?" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -99,8 +94,8 @@ def test_batching_file_that_the_server_would_punish(scenario, tmp_path, text, ex
 
 
 def test_results_directory_that_cannot_be_written(scenario):
-    done = tuner("tune", scenario(), "--out", "/proc/results")
-    assert done.returncode == 1
+    done = invoked("tune", scenario(), "--out", "/proc/results")
+    assert done.exit_code == 1
     assert "the run directory cannot be made" in done.stderr
     assert "--out DIR" in done.stderr
 

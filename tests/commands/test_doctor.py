@@ -4,12 +4,12 @@ import json
 
 import pytest
 from commands.models import saved_model
-from commands.running import scenario, tuner
+from commands.running import invoked, refused, scenario, tuner
 
 
 def test_what_is_red_ends_with_1_and_starts_no_server(tmp_path):
-    done = tuner("doctor", scenario(tmp_path, tmp_path / "nowhere"))
-    assert done.returncode == 1
+    done = invoked("doctor", scenario(tmp_path, tmp_path / "nowhere"))
+    assert done.exit_code == 1
     assert f"red  model: {tmp_path}/nowhere: no such directory" in done.stdout
     assert "-> name the directory that holds the version directories" in done.stdout
     assert "the server was not started, for what is red above" in done.stdout
@@ -18,8 +18,8 @@ def test_what_is_red_ends_with_1_and_starts_no_server(tmp_path):
 
 def test_findings_for_programs(tmp_path):
     saved_model(tmp_path / "m" / "1", first=1)
-    done = tuner("doctor", scenario(tmp_path, tmp_path / "m"), "--json")
-    assert done.returncode == 1
+    done = invoked("doctor", scenario(tmp_path, tmp_path / "m"), "--json")
+    assert done.exit_code == 1
     printed = json.loads(done.stdout)
     assert printed["light"] == "red"
     by_check = {finding["check"]: finding for finding in printed["findings"]}
@@ -30,9 +30,7 @@ def test_findings_for_programs(tmp_path):
 
 
 def test_a_scenario_that_cannot_be_read_is_bad_input(tmp_path):
-    done = tuner("doctor", tmp_path / "nowhere.toml")
-    assert done.returncode == 2
-    assert "no such scenario" in done.stderr
+    assert "no such scenario" in refused("doctor", tmp_path / "nowhere.toml")
 
 
 @pytest.mark.slow
