@@ -3,6 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
 .PHONY: help setup quickstart example test lint fuzz bench bench-overhead bench-loadgen bench-search docs lock clean
@@ -36,6 +37,9 @@ example: $(READY)  ## Run the quickstart and keep it as results/example
 	find results/example/trials -type f ! -name '*.hlog' ! -name batching_parameters.txt -delete
 	$(BIN)/tuner report results/example
 
+# What measures, and what shares the one engine, has the machine to itself; before it the others
+# share the processors. Both parts are run, whatever the first finds.
+#
 # Without a browser the tests of the page are skipped, with the reason. HdrHistogram's own tool is
 # 0.1 MB beside a Java that is there; none is brought for it.
 test: $(READY)  ## Run every test; on Debian as root it brings a Docker Engine
@@ -45,7 +49,9 @@ test: $(READY)  ## Run every test; on Debian as root it brings a Docker Engine
 	@! command -v java >/dev/null || [ -e /usr/share/java/hdrhistogram.jar ] || \
 	  [ "$$(id -u)" != 0 ] || { apt-get update -qq && \
 	  apt-get install -y -qq --no-install-recommends libhdrhistogram-java >/dev/null; } || true
-	.ci/with-engine $(BIN)/python -m pytest
+	.ci/with-engine sh -c '\
+	  $(PYTEST) -m "not (alone or docker)" -n logical --dist worksteal; others=$$?; \
+	  $(PYTEST) -m "alone or docker" && exit $$others'
 
 lint: $(READY)  ## Check format, lint and types
 	$(BIN)/ruff format --check .

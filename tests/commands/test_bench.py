@@ -58,6 +58,7 @@ def run_of(folder: Path):
     return run, [json.loads(line) for line in lines], record
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_a_step_is_seen_window_by_window(scenario, tmp_path):
     path = scenario('arrivals = "profile"', "profile = [[0, 100], [2, 100], [2, 300], [4, 300]]")
@@ -84,6 +85,7 @@ def test_a_step_is_seen_window_by_window(scenario, tmp_path):
     assert list((run / "trials" / "0000").glob("samples*")) == []
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_a_trace_is_replayed_as_fast_as_asked(scenario, tmp_path):
     times = "".join(f"{1764000000 + number / 50}\n" for number in range(200))
@@ -100,6 +102,7 @@ def test_a_trace_is_replayed_as_fast_as_asked(scenario, tmp_path):
     assert (run / "trials" / "0000" / "samples.0").stat().st_size == 200 * 30
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_ctrl_c_keeps_what_was_measured(scenario, tmp_path):
     process = started(
@@ -126,6 +129,7 @@ def test_ctrl_c_keeps_what_was_measured(scenario, tmp_path):
     assert f"report: {run / 'report.html'}" in out
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_run(scenario, tmp_path):
     """Of each process alone: what it holds in its last quarter is what it held before."""

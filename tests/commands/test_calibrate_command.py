@@ -60,6 +60,7 @@ def test_a_damaged_cache_is_none(cache, text):
     assert calibrations.known("http2", place("auto", "auto")) == calibration()
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["http2", "grpcio"])
 def test_the_contract_for_scripts(engine, cache):
@@ -79,6 +80,7 @@ def test_the_contract_for_scripts(engine, cache):
     )
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_a_generator_of_two_processes_is_measured_as_such(cache):
     done = tuner("calibrate", "--json", "--seconds", 0.3, "--processes", 2, "--cpus", "all")
@@ -90,6 +92,7 @@ def test_a_generator_of_two_processes_is_measured_as_such(cache):
     assert kept.requests_per_s == found["requests_per_s"]
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.parametrize("own", [False, True])
 @pytest.mark.parametrize("engine", ["http2", "grpcio"])
@@ -111,6 +114,7 @@ def test_null_servers_answer_both_engines(engine, own):
             assert {done.result() for done in pending} == {ANSWER}
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_a_load_above_half_of_the_ceiling_is_refused(tmp_path):
     pool = tmp_path / "pool"
@@ -123,6 +127,7 @@ def test_a_load_above_half_of_the_ceiling_is_refused(tmp_path):
         assert len(made.open_loop(OpenLoop(99, 0.2, seed=1)))
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_a_run_stops_where_its_generator_would_be_measured(tmp_path, dense_model, cache):
     calibrations.keep(calibration(rate=20.0))

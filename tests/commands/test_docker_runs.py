@@ -17,7 +17,12 @@ from server.test_launchers import BATCHED, launcher_of
 
 from tuner.errors import HostError
 
-pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.docker,
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+]
 
 
 def in_containers(folder, model, *more, trials=3, blocks=0):

@@ -33,6 +33,7 @@ def test_a_scenario_that_cannot_be_read_is_bad_input(tmp_path):
     assert "no such scenario" in refused("doctor", tmp_path / "nowhere.toml")
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_a_machine_that_is_ready(tmp_path, dense_model):
     done = tuner("doctor", scenario(tmp_path, dense_model))

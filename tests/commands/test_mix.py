@@ -17,7 +17,7 @@ from tuner.model import inspect
 from tuner.search.evidence import sentences
 from tuner.store import RunDirectory
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.alone, pytest.mark.slow, pytest.mark.timeout(300)]
 
 MIX = """
 name = "mix"

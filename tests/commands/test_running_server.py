@@ -11,7 +11,7 @@ from commands.running import FAST, refused, tuner
 
 from tuner.load.client import PREDICT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.alone, pytest.mark.slow]
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from commands.running import left_behind, scenario, started, tuner
 from tuner.batching import BatchingParameters
 from tuner.store import RunDirectory
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.alone, pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 def only_run(out):

@@ -15,7 +15,7 @@ from tuner.scenario import parse
 from tuner.server.cpus import place
 from tuner.server.process import embedded
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.alone, pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 @pytest.fixture

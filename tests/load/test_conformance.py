@@ -21,6 +21,9 @@ from tuner.http2.answers import CODES
 from tuner.http2.frames import ErrorCode
 from tuner.load.client import ENGINES, Tls, engine_factory
 
+# Whoever lost a connection must have a new one before the load is over.
+pytestmark = pytest.mark.alone
+
 REQUEST = b"\x0a\x07request" * 12
 engines = pytest.mark.parametrize("name", sorted(ENGINES))
 

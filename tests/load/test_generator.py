@@ -28,7 +28,7 @@ protos.install()
 
 from tensorflow_serving.apis import predict_pb2  # noqa: E402
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.alone, pytest.mark.slow]
 
 SMALL = Signature("serving_default", {"x": TensorSpec("DT_FLOAT", (None, 4))}, {})
 BIG = Signature("serving_default", {"x": TensorSpec("DT_FLOAT", (None, 2 << 20))}, {})

@@ -9,6 +9,8 @@ import pytest
 
 from tuner.measure.host import CpuMeter, cgroup_cpu, processes_cpu
 
+pytestmark = pytest.mark.alone
+
 SPIN = "import time\nend = time.process_time() + {0}\nwhile time.process_time() < end: pass\n"
 READY = "print('done', flush=True); input()"
 

@@ -22,17 +22,20 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc  # 
 START_S = 90
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def held_port():
+    """A socket with a port that nobody is given while it is open, and that a server may take."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    return held
 
 
 class Server:
     """The embedded server as a process, as a launcher would start it."""
 
     def __init__(self, folder, flags):
-        self.port, self.rest_port = free_port(), free_port()
+        self.held = (held_port(), held_port())
+        self.port, self.rest_port = (held.getsockname()[1] for held in self.held)
         monitoring = folder / "monitoring.txt"
         monitoring.write_text("prometheus_config { enable: true }")
         self.stdout, self.stderr = folder / "stdout.txt", folder / "stderr.txt"
@@ -97,6 +100,8 @@ class Server:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(10)
+        for held in self.held:
+            held.close()
 
 
 def request_of(model, signature="", version=None, label="", output_filter=(), **inputs):
