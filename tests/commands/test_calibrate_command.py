@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 
 import grpc
 import numpy as np
@@ -58,6 +59,17 @@ def test_a_damaged_cache_is_none(cache, text):
     assert calibrations.known("http2", place("auto", "auto")) is None
     calibrations.keep(calibration())
     assert calibrations.known("http2", place("auto", "auto")) == calibration()
+
+
+@pytest.mark.parametrize(("lag_ms", "kept"), [(0.3, True), (113.0, False)])
+def test_what_a_busy_machine_showed_is_not_kept(cache, monkeypatch, lag_ms, kept):
+    measured = replace(calibration(), machine_lag_p99_ms=lag_ms)
+    monkeypatch.setattr(calibrations, "calibrate", lambda *_, **__: measured)
+    said = []
+    found = calibrations.calibrated("http2", place("auto", "auto"), said.append)
+    assert found == measured
+    assert (calibrations.known("http2", place("auto", "auto")) == measured) is kept
+    assert kept or "wakes 113 ms late" in said[-1]
 
 
 @pytest.mark.alone

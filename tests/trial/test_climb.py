@@ -141,6 +141,13 @@ def test_a_client_at_its_end_is_named():
     assert codes([*curve, *rising((950, 90.0, False))]) == []
 
 
+def test_a_generator_that_a_neighbour_holds_up_is_not_at_its_end():
+    doubts = (Doubt("generator-late", "sent late", "more"), Doubt("foreign-cpu", "busy", "wait"))
+    late = level(900, held=None, valid=False)
+    late = replace(late, verdict=replace(late.verdict, doubts=doubts))
+    assert codes([*rising((400, 20.0, True)), late]) == []
+
+
 def test_where_the_slo_holds_at_the_highest_usable_load_the_client_is_the_limit(tmp_path):
     trials = levels(tmp_path, SimulatedServer(exponential(5000.0)))
     trials.bench = replace(trials.bench, usable_rps=1500.0)

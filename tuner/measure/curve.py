@@ -105,6 +105,8 @@ def _client_limits(opened: Sequence[Level]) -> Iterator[Doubt]:
     highest = max(opened, key=offered_rps, default=None)
     if highest is None or highest.verdict.feasible is False:
         return
+    if any(doubt.code == "foreign-cpu" for doubt in highest.verdict.doubts):
+        return  # a generator that shares its processor is late at any load
     doubts = [doubt for doubt in highest.verdict.doubts if doubt.code in CLIENT]
     if doubts:
         yield Doubt(
