@@ -316,13 +316,14 @@ COLLAPSED = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Overload:
-    """What a server did with `share` of its sustainable rate (1.2: 120 %; 1.0: just that rate).
+    """What a server did with `share` of its sustainable rate (1.2: 120 %).
 
     Counts concern requests intended after the queue had time to fill. `goodput_rps` were answered
     within the loosest latency limit, `shed_share` failed within it, `late_share` were answered or
     failed later than it; `answered_tail_ms` is the highest promised percentile of the answered
     alone. `recovery_s` is the time from the overload's end until the limit held again, None where
-    it did not. `finding` is as it was stored; `judged` is what it comes to.
+    it did not. `finding` is as it was stored; `judged` is what it comes to. `requests` were
+    counted, 0 where an older tuner did not say.
     """
 
     share: float
@@ -333,6 +334,7 @@ class Overload:
     answered_tail_ms: float | None
     recovery_s: float | None
     finding: OverloadFinding
+    requests: int = 0
 
     @property
     def kept_share(self) -> float:

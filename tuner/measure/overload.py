@@ -57,6 +57,7 @@ def judge_overload(samples: Samples, *, share: float, end_ns: int, slo: Slo) -> 
         answered_tail_ms=tail_ms,
         recovery_s=None if cut_short else _recovery_s(samples, failed | late, end_ns, name),
         finding=finding,
+        requests=number,
     )
     return replace(found, finding=found.judged)
 
