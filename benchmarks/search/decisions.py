@@ -30,7 +30,6 @@ from tuner.records import TrialRecord
 from tuner.scenario import Scenario, parse
 from tuner.search.decide import decide
 from tuner.search.loop import Budget, Tuning
-from tuner.search.model_sampler import Setting
 from tuner.search.ranking import unbounded
 from tuner.search.sampler import Sampler
 from tuner.trial import Task
@@ -113,7 +112,7 @@ def replayed(run: Run) -> Verdict:
             name=run.sampler,
             seed=run.seed,
             database=None,
-            setting=Setting(surface.slo, surface.cpus, device=surface.device),
+            setting=surface.setting,
         ),
         space=surface.space,
         cpus=surface.cpus,

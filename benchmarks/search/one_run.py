@@ -15,7 +15,6 @@ from hill_climb import HillClimb
 from surface import Key, Surface, config_of_key, point_key
 
 from tuner.records import TrialRecord
-from tuner.search.model_sampler import Setting
 from tuner.search.ranking import choose
 from tuner.search.sampler import Sampler
 from tuner.search.space import Point, guide_points
@@ -180,8 +179,7 @@ def _asker(
                 climb.tell(point, record.sustainable_rps or 0.0)
 
         return climb.ask, learn
-    setting = Setting(surface.slo, surface.cpus, device=surface.device)
     sampler = Sampler(
-        surface.space, name=name.partition("-")[0], seed=seed, database=None, setting=setting
+        surface.space, name=name.partition("-")[0], seed=seed, database=None, setting=surface.setting
     )
     return sampler.ask, lambda _, record: sampler.tell([record])

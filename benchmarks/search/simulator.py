@@ -16,7 +16,6 @@ simulator.json.
 import argparse
 import json
 import math
-import re
 import statistics
 import sys
 from collections.abc import Sequence
@@ -52,9 +51,6 @@ WORKLOADS = tuple(Workload.poisson(MOST_REQUESTS, seed=seed) for seed in range(7
 
 RESOLUTION = 0.01
 
-INTER_OP_OF_ONE = re.compile(r"^#.*(inter_op_parallelism=1\b|inter op 1/1)", re.MULTILINE)
-"""In a surface's comments: batches took turns."""
-
 GOALS = {"throughput": 0.10, "p99": 0.20, "sustainable": 0.10}
 
 
@@ -86,8 +82,7 @@ def of_surface(task: tuple[Path, int]) -> Errors:
     held_out = [
         surface.measure(number, "sampler", key, rng) for number, key in enumerate(order[drawn:])
     ]
-    in_turn = INTER_OP_OF_ONE.search(path.read_text(encoding="utf-8")) is not None
-    return _errors(records, held_out, surface.slo, surface.cpus, in_turn=in_turn)
+    return _errors(records, held_out, surface.slo, surface.cpus, in_turn=surface.in_turn)
 
 
 def of_example() -> Errors:

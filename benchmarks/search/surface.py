@@ -29,6 +29,7 @@ from tuner.records import (
     TrialRecord,
     Verdict,
 )
+from tuner.search.model_sampler import Setting
 from tuner.search.space import FLAG, Choice, Point, Space, config_of
 from tuner.slo import Slo, limit_name
 
@@ -50,6 +51,9 @@ RESTART_NOISE = 0.03
 
 FEW = 5
 """Configurations that must be replicated before they tell the noise of the others."""
+
+INTER_OP_OF_ONE = re.compile(r"inter_op_parallelism=1\b|inter op 1/1")
+"""In a surface's comments: batches took turns."""
 
 KEPT_UP = 0.9
 """A level whose throughput is below this share of the offered load did not hold."""
@@ -120,6 +124,7 @@ class Surface:
         comments, table = _read(path)
         self.slo = _slo(path, comments)
         self.device = "gpu" if "device: gpu" in " ".join(comments) else "cpu"
+        self.in_turn = INTER_OP_OF_ONE.search(" ".join(comments)) is not None
         self.curves = _curves(path, table)
         if not self._searchable():
             raise InputError(f"{path}: holds no configuration with batching on")
@@ -159,6 +164,11 @@ class Surface:
             dict(key)["num_batch_threads"] for role, key in self.baselines() if role != "off"
         ]
         return max([1, *map(int, threads)])
+
+    @property
+    def setting(self) -> Setting:
+        """What a model of the server must know."""
+        return Setting(self.slo, self.cpus, device=self.device, in_turn=self.in_turn)
 
     @property
     def replicates(self) -> int:

@@ -97,6 +97,13 @@ def test_equal_seeds_ask_for_equal_points():
     assert [trial.params for trial in one.trials] == [trial.params for trial in other.trials]
 
 
+def test_what_it_is_told_of_turns_reaches_the_model():
+    sampler = ModelSampler(CHOICES, replace(SETTING, in_turn=True), seed=0)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    study.optimize(objective, n_trials=4)
+    assert sampler.model.service.in_turn
+
+
 @pytest.mark.slow
 def test_where_rates_are_mere_chance_the_model_is_set_aside_and_says_so():
     said = []

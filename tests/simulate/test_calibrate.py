@@ -10,7 +10,7 @@ import pytest
 from tuner.simulate.calibrate import fit
 from tuner.simulate.curves import Curve, CurvePoint, curves_of
 from tuner.simulate.loads import predicted
-from tuner.simulate.policy import Policy
+from tuner.simulate.policy import INTER_OP, Policy
 from tuner.simulate.service import ServiceModel
 from tuner.simulate.shape import Shape
 from tuner.simulate.sustain import Workload, capacity_rps, sustainable_rps
@@ -88,6 +88,23 @@ def test_five_configurations_predict_others(truth):
     # Run times between the sizes that were measured are known to about 15 % only.
     assert np.mean(np.abs(rates)) < 0.20
     assert np.median(np.abs(tails)) < 0.25
+
+
+def test_a_server_whose_own_flags_say_takes_turns_or_not():
+    """Where the flag is searched, each curve is explained by what its own server did."""
+    one, many = ((INTER_OP, "1"),), ((INTER_OP, "2"),)
+    assert Shape((1, 8)).turns(one)
+    assert not Shape((1, 8), in_turn=True).turns(many)
+    assert Shape((1, 8), in_turn=True).turns(())
+    tried = [TRAINED[0], batching(16, 0, 4), batching(32, 2, 3), batching(128, 0, 4)]
+    curves = [
+        replace(measured(p, truth, seed), traits=traits)
+        for truth, traits in ((TURNS, one), (CPU, many))
+        for seed, p in enumerate(tried)
+    ]
+    apart = fit(curves, largest_batch=128)
+    alike = fit([replace(curve, traits=()) for curve in curves], largest_batch=128)
+    assert apart.misfit < 0.9 * alike.misfit
 
 
 CLIFF = ServiceModel(

@@ -21,6 +21,7 @@ from tuner.search.importance import importances
 from tuner.search.ranking import by_role
 from tuner.search.recommend import file_text, recommendation
 from tuner.search.space import Space
+from tuner.simulate.policy import takes_turns
 from tuner.server.deployed import deployed_models_text, deployment
 from tuner.slo import Slo
 from tuner.store import BATCHING, PARETO, RECOMMENDATION, SCENARIO, RunDirectory, read_json
@@ -129,6 +130,7 @@ def _foreseen(run: Run, scenario: Scenario, space: Space) -> Foreseen | None:
         slo=run.slo,
         cpus=len(run.environment.get("server_cpus") or ()) or run.environment.get("cpus") or 1,
         rows=tuple(scenario.models[0].row_weights.items()),
+        in_turn=takes_turns({**scenario.server.flags, **dict(chosen.flags)}),
     )
 
 

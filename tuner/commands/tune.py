@@ -19,6 +19,7 @@ from tuner.search.loop import Budget, Tuning
 from tuner.search.model_sampler import Setting
 from tuner.search.sampler import Sampler
 from tuner.search.space import Space, device_of
+from tuner.simulate.policy import takes_turns
 from tuner.store import RunDirectory
 from tuner.trial import run_trial
 from tuner.wiring import bench as benches
@@ -135,6 +136,7 @@ def _setting(scenario: Scenario, prepared: benches.Prepared, narrator: Narrator)
         cpus=prepared.cpus,
         rows=tuple(scenario.row_weights.items()),
         device=device_of(scenario),
+        in_turn=takes_turns(scenario.server.flags),
         say=narrator.say,
     )
 

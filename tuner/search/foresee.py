@@ -83,17 +83,20 @@ def foresee(
     slo: Slo,
     cpus: int,
     rows: tuple[tuple[int, float], ...],
+    in_turn: bool = False,
 ) -> Foreseen | None:
     """Predict one step of each parameter from `config`, which carried `measured_rps`.
 
-    Steps to configurations that were measured are left out. None where batching is off or
+    Steps to configurations that were measured are left out; `in_turn` as in `fit`. None where batching is off or
     nothing was measured that a model could be fitted to.
     """
     if config.batching is None or measured_rps <= 0:
         return None
     curves = curves_of(_telling(records, config), cpus=cpus)
     largest = max((curve.policy.largest_batch for curve in curves), default=1)
-    calibration = fit(curves, largest_batch=min(largest, LARGEST_FITTED), rows=rows)
+    calibration = fit(
+        curves, largest_batch=min(largest, LARGEST_FITTED), rows=rows, in_turn=in_turn
+    )
     if calibration is None:
         return None
     workload = Workload.poisson(REQUESTS, rows=rows)

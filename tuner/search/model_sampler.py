@@ -25,9 +25,10 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from tuner.search.correction import Floats, features_of
-from tuner.search.proposing import Candidate, Proposal, Proposer, Seen
+from tuner.search.proposing import FEWEST, Candidate, Proposal, Proposer, Seen
 from tuner.search.space import FLAG, Choice, Point, Space, config_of, guide_points
 from tuner.server.flags import flag_text
+from tuner.simulate.calibrate import Calibration
 from tuner.simulate.curves import Curve, CurvePoint, Traits
 from tuner.simulate.policy import Policy
 from tuner.slo import PERCENTILES, Slo
@@ -62,7 +63,8 @@ def _silent(_text: str) -> None:
 class Setting:
     """What the model must know besides the space.
 
-    `rows` are the rows of a request with their weights, `device` chooses the guide's points, and
+    `rows` are the rows of a request with their weights, `device` chooses the guide's points,
+    `in_turn` says that the server's flags leave one batch to run at a time (`takes_turns`), and
     `say` is told when the model is given up or believed again.
     """
 
@@ -70,6 +72,7 @@ class Setting:
     cpus: int
     rows: tuple[tuple[int, float], ...] = ((1, 1.0),)
     device: str = "cpu"
+    in_turn: bool = False
     say: Callable[[str], None] = field(default=_silent)
 
 
@@ -126,7 +129,13 @@ class ModelSampler(BaseSampler):
             max(int(size) for size in self._space.choices["max_batch_size"]),
             seed,
             _traits(self._space),
+            setting.in_turn,
         )
+
+    @property
+    def model(self) -> Calibration | None:
+        """The service model as last fitted; None before enough was measured."""
+        return self._proposer.calibration
 
     def infer_relative_search_space(
         self,
@@ -155,7 +164,7 @@ class ModelSampler(BaseSampler):
         trials = [item for item in study.get_trials(deepcopy=False) if _counts(item)]
         seen = [item for item in map(self._seen, trials) if item is not None]
         left = self._left(trials)
-        if self._guides and sum(item.features is not None for item in seen) < 2:
+        if self._guides and sum(item.features is not None for item in seen) < FEWEST:
             for point in self._guide():
                 if point in left:
                     return point

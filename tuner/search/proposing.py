@@ -97,13 +97,17 @@ class _Member:
 
 @dataclass(slots=True)
 class Proposer:
-    """Keeps the last fit, from which the next one starts. `traits` are the values of all flags."""
+    """Keeps the last fit, from which the next one starts.
+
+    `traits` are the values of all flags that are searched; `in_turn` as in `fit`.
+    """
 
     slo: Slo
     rows: tuple[tuple[int, float], ...]
     largest_batch: int
     seed: int
     traits: Traits = ()
+    in_turn: bool = False
     calibration: Calibration | None = None
     workload: Workload | None = None
     guesses: dict[Point, float] = field(default_factory=dict)
@@ -127,6 +131,7 @@ class Proposer:
                 largest_batch=self.largest_batch,
                 rows=self.rows,
                 traits=self.traits,
+                in_turn=self.in_turn,
                 start=start,
                 draws=DRAWS,
                 seed=self.seed,

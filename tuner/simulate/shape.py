@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from tuner.simulate.curves import Traits
 from tuner.simulate.express import Extent
+from tuner.simulate.policy import INTER_OP, takes_turns
 from tuner.simulate.service import ServiceModel
 
 Floats = NDArray[np.float64]
@@ -41,7 +42,8 @@ OFF_ALONE = 0.3
 class Shape:
     """What the parameter vector means: log a, log b, a jump a size, ROOM, and two a trait.
 
-    Whether batches run `in_turn` is no parameter: the server's flags say.
+    Whether batches run `in_turn` is no parameter: the flags that all servers share say, or a
+    server's own traits.
     """
 
     sizes: tuple[int, ...]
@@ -97,7 +99,12 @@ class Shape:
             rest["contention"] = max(alone, 1 - (1 - alone) * cores)
         rest["cores"] = max(1.0, cores)
         times = tuple(float(value) for value in run)
-        return ServiceModel(tuple(sizes), times, in_turn=self.in_turn, **rest)
+        return ServiceModel(tuple(sizes), times, in_turn=self.turns(traits), **rest)
+
+    def turns(self, traits: Traits) -> bool:
+        """Whether batches take turns on a server with these traits."""
+        flags = dict(traits)
+        return takes_turns(flags) if INTER_OP in flags else self.in_turn
 
     def touches(self, index: int, traits: Traits, extent: Extent, cores: float) -> bool:
         """Whether a parameter can change anything of a load that used so much of the model."""
@@ -110,7 +117,7 @@ class Shape:
             return extent.most_rows > self.sizes[at - 1]
         at -= len(self.sizes)
         if at < len(ROOM):
-            alone = 1.0 if self.in_turn else cores
+            alone = 1.0 if self.turns(traits) else cores
             undisturbed = {"contention": alone, "cores": alone, "crowding": 1.0}.get(ROOM[at][0])
             return undisturbed is None or extent.most_beside > undisturbed
         return self.traits[(at - len(ROOM)) // 2] in traits
