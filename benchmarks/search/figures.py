@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from one_run import BUDGET, BUDGETS
 from surface import Surface
 
@@ -16,6 +17,9 @@ GOAL_5, GOAL_1 = 8, 15
 """Starts within which the median replay is to be within 5 and 1 %."""
 
 SYNTHETIC = "synthetic"
+GOOD = 2 / 3
+"""Share of the best rate from which a configuration is worth telling from the best."""
+
 SHOWN = 60
 """Server starts that the plot covers."""
 
@@ -104,8 +108,8 @@ def _overall(results: Results, names: Sequence[str]) -> str:
 def _facts(surfaces: Mapping[str, Surface], names: Sequence[str]) -> str:
     lines = [
         "| surface | configurations | of them twice | within 5 % | within 1 % | noise % "
-        "| best / default |",
-        "|---|--:|--:|--:|--:|--:|--:|",
+        "| spread of the good % | best / default |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for name in names:
         surface = surfaces[name]
@@ -117,13 +121,19 @@ def _facts(surfaces: Mapping[str, Surface], names: Sequence[str]) -> str:
         noise = f"{surface.noise * 100:.1f}"
         lines.append(
             f"| {name} | {len(rates)} | {twice} | {near[0]} | {near[1]} "
-            f"| {noise if twice else f'({noise})'} | {gain} |"
+            f"| {noise if twice else f'({noise})'} | {_spread_of_good(rates) * 100:.1f} | {gain} |"
         )
     return "\n".join(lines) + (
         "\n\nNoise is the spread between starts of one configuration; in brackets where it is "
-        "assumed, since none was measured twice. What is best in a grid of few replicates is so "
-        "by luck too, which no sampler can know.\n"
+        "assumed, since none was measured twice. The good are those that carry two thirds of the "
+        "best or more: where they differ by no more than noise, what is best in a grid is so by "
+        "luck, which no sampler can know.\n"
     )
+
+
+def _spread_of_good(rates: NDArray[np.float64]) -> float:
+    """Standard deviation of the log rates that are GOOD."""
+    return float(np.std(np.log(rates[rates >= GOOD * rates.max()])))
 
 
 def _by_surface(
