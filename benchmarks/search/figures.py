@@ -57,10 +57,11 @@ def table(
     ]
     budgets = [f"`{name}` was given up after {most} starts" for name, most in BUDGETS.items()]
     parts.append(
-        f"{', '.join(budgets)}, the others after {BUDGET}. `tpe-guided` and `auto` begin with "
-        "three of the batching guide's points, as a run does. NSGA-II draws at random until its "
-        "first population of 50 is measured: up to there it is `random`. The hill climb begins at "
-        "the smallest of all values, which is near the best where a batch costs as much a row.\n"
+        f"{', '.join(budgets)}, the others after {BUDGET}. `tpe-guided` begins with "
+        "three of the batching guide's points and `auto` with one, as a run does. NSGA-II draws "
+        "at random until its first population of 50 is measured: up to there it is `random`. The "
+        "hill climb begins at the smallest of all values, which is near the best where a batch "
+        "costs as much a row.\n"
     )
     for name, packages in left_out.items():
         parts.append(f"`{name}` is left out: it needs {' and '.join(packages)}, not installed.\n")

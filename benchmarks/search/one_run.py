@@ -16,14 +16,14 @@ from surface import Key, Surface, config_of_key, point_key
 
 from tuner.records import TrialRecord
 from tuner.search.ranking import choose
-from tuner.search.sampler import Sampler
+from tuner.search.sampler import GUIDED, GUIDED_MODEL, Sampler
 from tuner.search.space import Point, guide_points
 
 SAMPLERS = ("auto", "tpe", "tpe-guided", "gp", "nsga2", "hill-climb", "random", "grid")
 """`tpe`, `gp` and `nsga2` are Optuna's after the baselines alone; `tpe-guided` begins with the
 guide's points, as `sampler = "tpe"` does in a run."""
 
-GUIDED = {"auto": 3, "tpe-guided": 3}
+GUIDED_BY = {"auto": GUIDED_MODEL, "tpe-guided": GUIDED}
 NEEDED = {"gp": ("torch", "scipy")}
 RECOMMENDED = 15
 """Starts after which regret and hypervolume are taken."""
@@ -158,7 +158,7 @@ def replay(task: Task) -> Replayed:
     ask, tell = _asker(task.sampler, run, task.seed)
     for record in run.records:
         tell(None, record)
-    guided = GUIDED.get(task.sampler, 0)
+    guided = GUIDED_BY.get(task.sampler, 0)
     guides = guide_points(surface.space, device=surface.device, cpus=surface.cpus)
     for point in [point for point in guides if run.known(point)][:guided]:
         tell(point, run.measure(point, guide=True))
@@ -180,6 +180,10 @@ def _asker(
 
         return climb.ask, learn
     sampler = Sampler(
-        surface.space, name=name.partition("-")[0], seed=seed, database=None, setting=surface.setting
+        surface.space,
+        name=name.partition("-")[0],
+        seed=seed,
+        database=None,
+        setting=surface.setting,
     )
     return sampler.ask, lambda _, record: sampler.tell([record])

@@ -6,12 +6,16 @@ from itertools import pairwise
 import pytest
 from search.test_loop import measured, tuning
 
+from tuner.search.model_sampler import Setting
 from tuner.search.sampler import Sampler
 from tuner.search.space import Space
 from tuner.server.keeper import restart_key
+from tuner.slo import Slo
+
+SETTING = Setting(Slo((("p99", 60.0),)), cpus=2)
 
 
-def searched(*, swap, swaps_work=True, seed=1, trials=14, guide_points=4):
+def searched(*, swap, swaps_work=True, seed=1, trials=14, guide_points=4, sampler="random"):
     """The trials of a search whose server is swapped into wherever it can be."""
     run = tuning(trials=trials, final_blocks=0)
     asked = run.scenario.model_copy(
@@ -21,7 +25,7 @@ def searched(*, swap, swaps_work=True, seed=1, trials=14, guide_points=4):
         }
     )
     run.scenario = asked
-    run.sampler = Sampler(Space.of(asked), name="random", seed=seed, database=None)
+    run.sampler = Sampler(Space.of(asked), name=sampler, seed=seed, database=None, setting=SETTING)
 
     def measure(task):
         before = run.records[-1] if run.records else None
@@ -46,6 +50,12 @@ def guide_threads(records):
 
 def test_the_guides_points_are_put_together_by_what_needs_a_restart():
     assert guide_threads(searched(swap="auto")) == [1, 1, 2, 2]
+
+
+@pytest.mark.parametrize(("sampler", "points"), [("auto", 1), ("tpe", 3)])
+def test_the_model_of_the_scheduler_begins_with_one_point_of_the_guide(sampler, points):
+    records = searched(swap="never", trials=6, guide_points="auto", sampler=sampler)
+    assert [record.role for record in records] == ["guide"] * points + ["sampler"] * (4 - points)
 
 
 def test_without_swaps_the_guide_keeps_its_order():

@@ -6,9 +6,11 @@ from dataclasses import replace
 import numpy as np
 import optuna
 import pytest
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 
+from tuner.search.correction import features_of
 from tuner.search.model_sampler import CURVE, ModelSampler, Setting, from_json, to_json
+from tuner.search.proposing import Candidate, Proposer, Seen
 from tuner.search.space import Space, config_of
 from tuner.simulate.curves import Curve, CurvePoint
 from tuner.simulate.policy import Policy
@@ -95,6 +97,32 @@ def test_without_curves_the_rates_alone_must_do(best):
 def test_equal_seeds_ask_for_equal_points():
     one, other = (search(4, seed=3) for _ in "ab")
     assert [trial.params for trial in one.trials] == [trial.params for trial in other.trials]
+
+
+def test_what_a_baseline_carried_has_to_be_surpassed():
+    """No gain is seen in what is better than the search's own trials alone."""
+    slow = {"max_batch_size": 4, "batch_timeout_micros": 0, "num_batch_threads": 1}
+    own = Seen(curve_of(slow), rate_of(slow), features_of([slow], CHOICES)[0])
+    default = curve_of({**slow, "max_batch_size": 128})
+    middling = {**slow, "max_batch_size": 8}
+    candidates = [Candidate(policy(middling), features_of([middling], CHOICES)[0])]
+    gains = []
+    for floor in (rate_of(slow), 3 * rate_of(middling)):
+        seen = [own, Seen(default, floor, None)]
+        gains.append(Proposer(SLO, ((1, 1.0),), 128, 0).propose(seen, candidates).gains[0])
+    assert gains[1] < 0.2 * gains[0]
+
+
+def test_the_defaults_are_learnt_from_as_the_point_that_acts_like_them():
+    point = {"max_batch_size": 1000, "batch_timeout_micros": 0, "num_batch_threads": 4}
+    attrs = {CURVE: to_json(curve_of(point))}
+    default = create_trial(value=rate_of(point), user_attrs=attrs)
+    seen = ModelSampler(CHOICES, SETTING)._seen(default)
+    like = {**point, "max_batch_size": 128}
+    assert seen.features == pytest.approx(features_of([like], CHOICES)[0])
+    # Which mode the server has, nobody said.
+    flagged = ModelSampler({**CHOICES, "flag.mode": ("a", "b")}, SETTING)
+    assert flagged._seen(default).features is None
 
 
 def test_what_it_is_told_of_turns_reaches_the_model():

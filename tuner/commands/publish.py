@@ -21,8 +21,8 @@ from tuner.search.importance import importances
 from tuner.search.ranking import by_role
 from tuner.search.recommend import file_text, recommendation
 from tuner.search.space import Space
-from tuner.simulate.policy import takes_turns
 from tuner.server.deployed import deployed_models_text, deployment
+from tuner.simulate.policy import takes_turns
 from tuner.slo import Slo
 from tuner.store import BATCHING, PARETO, RECOMMENDATION, SCENARIO, RunDirectory, read_json
 

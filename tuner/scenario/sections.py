@@ -343,8 +343,10 @@ class SearchSection(Section):
     device: Literal["auto", "cpu", "gpu"] = Field(
         "auto", description="Which of the guide's starting points are tried first."
     )
-    guide_points: NonNegativeInt = Field(
-        3, description="How many of the guide's starting points are tried before the sampler."
+    guide_points: NonNegativeInt | Literal["auto"] = Field(
+        "auto",
+        description="How many of the guide's starting points are tried before the sampler; auto: "
+        "1 before the model of the scheduler, 3 before others.",
     )
     aa_starts: NonNegativeInt | Literal["auto"] = Field(
         "auto", description="Further starts of the default at the start, that tell the noise."

@@ -53,7 +53,8 @@ class Agenda:
         yield from self._aa_test()
         device = device_of(self.scenario)
         guide = guide_points(self.space, device=device, cpus=self.cpus)
-        points = guide[: self.scenario.search.guide_points]
+        wanted = self.scenario.search.guide_points
+        points = guide[: self.sampler.guided if wanted == "auto" else wanted]
         for config in self._in_few_starts([config_of(point) for point in points]):
             if not self.spent and not self._measured(config):
                 yield from self._checks()

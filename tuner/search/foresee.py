@@ -87,8 +87,8 @@ def foresee(
 ) -> Foreseen | None:
     """Predict one step of each parameter from `config`, which carried `measured_rps`.
 
-    Steps to configurations that were measured are left out; `in_turn` as in `fit`. None where batching is off or
-    nothing was measured that a model could be fitted to.
+    Steps to configurations that were measured are left out; `in_turn` as in `fit`. None where
+    batching is off or nothing was measured that a model could be fitted to.
     """
     if config.batching is None or measured_rps <= 0:
         return None

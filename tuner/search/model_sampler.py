@@ -30,7 +30,7 @@ from tuner.search.space import FLAG, Choice, Point, Space, config_of, guide_poin
 from tuner.server.flags import flag_text
 from tuner.simulate.calibrate import Calibration
 from tuner.simulate.curves import Curve, CurvePoint, Traits
-from tuner.simulate.policy import Policy
+from tuner.simulate.policy import NS_PER_US, Policy
 from tuner.slo import PERCENTILES, Slo
 
 CURVE = "curve"
@@ -115,6 +115,7 @@ class ModelSampler(BaseSampler):
             else Space({name: tuple(values) for name, values in space.items()})
         )
         self._setting = setting
+        self._sizes = [int(size) for size in self._space.choices["max_batch_size"]]
         self._points: dict[str, Point] = {}
         for point in self._space.points():
             self._points.setdefault(config_of(point).id, point)
@@ -126,7 +127,7 @@ class ModelSampler(BaseSampler):
         self._proposer = Proposer(
             setting.slo,
             setting.rows,
-            max(int(size) for size in self._space.choices["max_batch_size"]),
+            max(self._sizes),
             seed,
             _traits(self._space),
             setting.in_turn,
@@ -164,7 +165,8 @@ class ModelSampler(BaseSampler):
         trials = [item for item in study.get_trials(deepcopy=False) if _counts(item)]
         seen = [item for item in map(self._seen, trials) if item is not None]
         left = self._left(trials)
-        if self._guides and sum(item.features is not None for item in seen) < FEWEST:
+        told = sum(trial.state == TrialState.COMPLETE and self._covers(trial) for trial in trials)
+        if self._guides and told < FEWEST:
             for point in self._guide():
                 if point in left:
                     return point
@@ -235,13 +237,28 @@ class ModelSampler(BaseSampler):
         if CURVE in trial.user_attrs:
             curve = from_json(trial.user_attrs[CURVE])
         elif covered and rate > 0:
-            point = dict(trial.params)
-            traits = config_of(point).flags
-            curve = Curve(self._policy(point), (self._at_limit(rate),), rate, traits)
+            traits = config_of(trial.params).flags
+            curve = Curve(self._policy(trial.params), (self._at_limit(rate),), rate, traits)
         else:
             return None
-        at = features_of([dict(trial.params)], self._space.choices)[0] if covered else None
+        point: Point | None = dict(trial.params) if covered else self._likest(curve)
+        at = None if point is None else features_of([point], self._space.choices)[0]
         return Seen(curve, rate, at)
+
+    def _likest(self, curve: Curve) -> Point | None:
+        """The point that a configuration outside the space, the server's defaults, acts like.
+
+        None with batching off, and where the space has parameters that a curve says nothing of.
+        """
+        policy = curve.policy
+        point: Point = {
+            "max_batch_size": min(policy.largest_batch, max(self._sizes)),
+            "batch_timeout_micros": policy.timeout_ns // NS_PER_US,
+            "num_batch_threads": policy.threads,
+            "allowed_batch_sizes": "any",
+        }
+        knows = policy.batching and not policy.allowed and not policy.splitting
+        return point if knows and point.keys() >= self._space.choices.keys() else None
 
     def _at_limit(self, rate_rps: float) -> CurvePoint:
         """What a sustainable rate alone says: there a percentile is at its limit."""

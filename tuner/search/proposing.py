@@ -29,7 +29,7 @@ RESOLUTION = 0.02
 AFRESH = (5, 7, 11, 19)
 """Numbers of curves at which a fit from nothing may find a better explanation."""
 
-FEWEST = 2
+FEWEST = 1
 """Measured rates from which errors are learnt."""
 
 POOR = 0.1
@@ -118,7 +118,8 @@ class Proposer:
         self.calibration = self._fit([item.curve for item in seen])
         if self.calibration is None or sum(bool(item.rate_rps) for item in rated) < FEWEST:
             return None
-        return self._judge(self.calibration, rated, candidates)
+        best = max(item.rate_rps or 0.0 for item in seen)
+        return self._judge(self.calibration, rated, best, candidates)
 
     def _fit(self, curves: Sequence[Curve]) -> Calibration | None:
         """Fit from where the last fit ended, and now and then from nothing as well."""
@@ -145,23 +146,29 @@ class Proposer:
         )
 
     def _judge(
-        self, calibration: Calibration, rated: Sequence[Seen], candidates: Sequence[Candidate]
+        self,
+        calibration: Calibration,
+        rated: Sequence[Seen],
+        best_rps: float,
+        candidates: Sequence[Candidate],
     ) -> Proposal:
         rates = np.array([item.rate_rps or 0.0 for item in rated])
-        least = POOR * float(rates.max())
+        least = POOR * best_rps
         logs = np.log(np.maximum(rates, least))
         at = np.array([item.features for item in rated])
         to = np.array([candidate.features for candidate in candidates])
         known = [(item.curve.policy, item.curve.traits) for item in rated]
         new = [(candidate.policy, candidate.traits) for candidate in candidates]
-        best = _member(logs, at, to, self._logs(calibration, 0, [*known, *new], least))
-        free = _member(logs, at, to, None)
+        # What a baseline carried, that lies outside the space, has to be surpassed too.
+        floor = math.log(best_rps) if best_rps > rates.max() else -math.inf
+        best = _member(logs, at, to, self._logs(calibration, 0, [*known, *new], least), floor)
+        free = _member(logs, at, to, None, floor)
         short = _shortlist(best, free)
         members = [best.only(short), free.only(short)]
         points = [*known, *(new[i] for i in short)]
         for number in range(1, 1 + DRAWS):
             predicted = self._logs(calibration, number, points, least)
-            members.append(_member(logs, at, to[short], predicted))
+            members.append(_member(logs, at, to[short], predicted, floor))
         shares = _shares(members)
         gains, means = np.zeros(len(candidates)), best.mean.copy()
         gains[short] = shares @ np.array([member.gains for member in members])
@@ -215,8 +222,13 @@ def _shares(members: Sequence[_Member]) -> Floats:
     return np.asarray(shares / shares.sum())
 
 
-def _member(logs: Floats, at: Floats, to: Floats, predicted: Floats | None) -> _Member:
-    """What a model's predictions come to, corrected; None for none at all."""
+def _member(
+    logs: Floats, at: Floats, to: Floats, predicted: Floats | None, floor: float
+) -> _Member:
+    """What a model's predictions come to, corrected; None for none at all.
+
+    A gain is one over the best of the rated and over `floor`.
+    """
     count = len(logs)
     if predicted is None:
         centre = float(np.mean(logs))
@@ -225,7 +237,7 @@ def _member(logs: Floats, at: Floats, to: Floats, predicted: Floats | None) -> _
     else:
         known, new = predicted[:count], predicted[count:]
         correction = learn(at, logs - known)
-    incumbent = float((known + correction.at(at)[0]).max())
+    incumbent = max(floor, float((known + correction.at(at)[0]).max()))
     offset, deviation = correction.at(to)
     mean = new + offset
     return _Member(

@@ -39,6 +39,10 @@ DIRECTIONS: tuple[Literal["maximize", "minimize"], ...] = ("maximize", "minimize
 STARTUP_TRIALS = 4
 """Random points before TPE models anything; the baselines and the guide's points count."""
 
+GUIDED, GUIDED_MODEL = 3, 1
+"""The guide's points that a search begins with. One is enough for the model of the scheduler: in
+replays two more only put off what it asked for."""
+
 ASKS = 10
 """How often a sampler may repeat itself before the unmeasured point most like its asks is taken.
 
@@ -80,6 +84,11 @@ class Sampler:
         # Points that were asked for in vain stay out of what people look at.
         self._database = database
         self._shown = None if database is None else _fresh_study(database)
+
+    @property
+    def guided(self) -> int:
+        """How many of the guide's points are worth a start before this sampler's own."""
+        return GUIDED_MODEL if self._name == "auto" else GUIDED
 
     def tell(self, records: Iterable[TrialRecord]) -> None:
         """Take in finished trials of the search."""

@@ -108,9 +108,10 @@ def fit(
 
     `largest_batch` is the largest number of rows that a batch of interest may hold, `rows` the
     rows of a request with their weights, `start` an earlier fit with the same `largest_batch`.
-    `in_turn` says that batches take turns (see `service`) where a curve's traits do not say. A `thorough` fit simulates every load
-    for as long as it was measured, on several draws of arrivals; it takes three times as long,
-    which a search that fits after every start does without.
+    `in_turn` says that batches take turns (see `service`) where a curve's traits do not say. A
+    `thorough` fit simulates every load for as long as it was measured, on several draws of
+    arrivals; it takes three times as long, which a search that fits after every start does
+    without.
     """
     points = [
         _Told(curve.policy, curve.traits, point) for curve in curves for point in _telling(curve)
