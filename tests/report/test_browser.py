@@ -24,6 +24,7 @@ from tuner.batching import BatchingParameters
 from tuner.commands.publish import publish_report
 from tuner.records import ServerIdentity
 from tuner.report.page import render_page
+from tuner.report.wording import MISSING
 from tuner.search.queue_bound import deployable
 from tuner.slo import Slo
 from tuner.store import RunDirectory
@@ -50,6 +51,14 @@ def written(run, folder):
 @pytest.fixture(scope="module")
 def gain_page(tmp_path_factory):
     return written(deployed(gain_run()), tmp_path_factory.mktemp("gain"))
+
+
+@pytest.fixture(scope="module")
+def example_page(tmp_path_factory):
+    copy = tmp_path_factory.mktemp("example") / "run"
+    shutil.copytree(EXAMPLE, copy)
+    publish_report(RunDirectory(copy))
+    return copy / "report.html"
 
 
 def deployed(run, **changes):
@@ -149,6 +158,73 @@ def test_names_of_close_points_do_not_cover_one_another(opened, tmp_path):
             page.wait_for_function(f"({TOUCHING}).length === 0")
 
 
+CUT = """[...document.querySelectorAll("[data-chart] .role-legend-label text")].filter((text) => {
+  const svg = text.closest("svg").getBoundingClientRect();
+  const box = text.getBoundingClientRect();
+  return text.textContent.includes("…") || box.right > svg.right || box.bottom > svg.bottom;
+}).map((text) => text.textContent)"""
+"""Names in a legend of which something is missing."""
+
+
+def until(page, expression):
+    """Wait for what becomes true once charts have settled; the page's policy forbids eval."""
+    for _ in range(100):
+        if page.evaluate(expression):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"never true: {expression}")
+
+
+def kept_default(run):
+    """The default is kept: the longest of names, at the load that it sustains."""
+    best = run.recommendation["default"]
+    default = next(trial.config.id for trial in run.trials if trial.role == "default")
+    kept = {**run.recommendation, "recommended": best, "config_id": default, "verdict": "tie"}
+    return replace(run, recommendation=kept)
+
+
+def test_names_in_legends_are_whole(opened, tmp_path):
+    path = written(kept_default(gain_run()), tmp_path)
+    for width in WIDTHS:
+        with opened(path, width=width) as page:
+            legend = page.locator("[data-chart=percentiles] .role-legend-label text")
+            assert "default (recommended)" in legend.first.text_content()
+            until(page, f"({CUT}).length === 0")
+    with opened(path, media="print") as page:
+        page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        until(page, f"({CUT}).length === 0")
+
+
+AWAY = """(() => {
+  const front = document.querySelector("[data-chart=front]");
+  const marks = [...[...front.querySelectorAll(".mark-symbol.role-mark")].at(-1).children]
+    .map((mark) => mark.getBoundingClientRect())
+    .map((box) => [(box.left + box.right) / 2, (box.top + box.bottom) / 2]);
+  return [...front.querySelectorAll(".role-mark text")]
+    .filter((text) => getComputedStyle(text).strokeWidth !== "5px")
+    .filter((text) => !text.textContent.startsWith("limit"))
+    .map((text) => text.getBoundingClientRect())
+    .map((box) => Math.min(...marks.map(([x, y]) => Math.hypot(
+      Math.max(box.left - x, 0, x - box.right), Math.max(box.top - y, 0, y - box.bottom)))));
+})()"""
+"""How far each contender's name on the front lies from the nearest contender, in pixels."""
+
+
+def test_names_lie_beside_their_points(opened, example_page):
+    for width in WIDTHS:
+        with opened(example_page, width=width) as page:
+            until(page, f"Math.max(...{AWAY}) < 48")
+            assert len(page.evaluate(AWAY)) == 2
+
+
+def test_on_a_phone_a_trial_has_no_empty_lines(opened, gain_page):
+    cells = "[...document.querySelectorAll('#trials td')]"
+    empty = f"{cells}.filter((cell) => cell.innerText === '{MISSING}')"
+    for width, some in ((360, False), (1440, True)):
+        with opened(gain_page, width=width) as page:
+            assert page.evaluate(f"{empty}.some((cell) => cell.offsetParent !== null)") is some
+
+
 def test_hovering_a_point_names_its_configuration_load_and_latency(opened, gain_page):
     with opened(gain_page) as page:
         chart = page.locator("[data-chart=load]")
@@ -219,6 +295,9 @@ def test_the_keyboard_alone_reaches_everything(opened, gain_page):
         assert {"tab-docker", "choice-percentile", "choice-limit", "A"} <= reached
 
 
+PAIR = ("load", "percentiles")
+
+
 def test_paper_shows_everything_in_black_on_white(opened, gain_page):
     with opened(gain_page, media="print", color_scheme="dark") as page:
         page.evaluate("dispatchEvent(new Event('beforeprint'))")
@@ -229,6 +308,10 @@ def test_paper_shows_everything_in_black_on_white(opened, gain_page):
             assert page.locator(name).is_visible(), name
         for name in ("nav", "#choice", ".copy-button", "#environment summary"):
             assert not page.locator(name).first.is_visible(), name
+        tops = {name: page.locator(name).bounding_box()["y"] for name in ("#why", "#plots")}
+        assert tops["#why"] < tops["#plots"], "text fills the first page, a chart would not fit"
+        beside = [page.locator(f"[data-chart={name}]").bounding_box() for name in PAIR]
+        assert beside[0]["y"] == beside[1]["y"]
         for drawing in page.locator("[data-chart] svg").all():
             assert drawing.bounding_box()["width"] < 718  # A4 at 96 dots an inch, less its margins
         page.evaluate("dispatchEvent(new Event('afterprint'))")
@@ -279,10 +362,7 @@ def test_five_hundred_trials_open_and_can_be_mailed(opened, tmp_path):
         assert "max" in ask(page, "p99", 30)
 
 
-def test_the_example_shows_every_chart(opened, tmp_path):
-    copy = tmp_path / "example"
-    shutil.copytree(EXAMPLE, copy)
-    publish_report(RunDirectory(copy))
-    with opened(copy / "report.html") as page:
+def test_the_example_shows_every_chart(opened, example_page):
+    with opened(example_page) as page:
         assert page.locator("[data-chart] svg").count() == 6
         assert "quickstart" in page.locator(".brand").inner_text()

@@ -9,6 +9,7 @@ from tuner.report.trust import trust
 def test_the_cards_leave_the_gain_to_the_headline():
     found = cards(gain_run())
     assert [card.look for card in found] == ["recommended", "default", "off"]
+    assert [bool(card.label) for card in found] == [True, True, False], "off is its own name"
     assert not any("gain" in term for card in found for term, _ in card.lines)
 
 

@@ -9,6 +9,7 @@ from tuner.report.canvas import GRID, INK, MUTED, PAPER, STYLES, new_figure, pla
 from tuner.report.curves import Curve, Look, contender_curves
 from tuner.report.run import Run
 from tuner.report.wording import clip, number, rate, server_words
+from tuner.search.ranking import unbounded
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,14 +54,26 @@ def batch_info(run: Run) -> BatchInfo | None:
     for curve in curves:
         _add(shown, curve.config_ids, curve.trial, curve)
     contenders = frozenset[str]().union(*(curve.config_ids for curve in curves))
-    for trial in run.trials:
+    for trial in _published_first(run):
         if trial.config.id not in contenders:
-            _add(shown, frozenset({trial.config.id}), trial, None)
+            _add(shown, frozenset({unbounded(trial.config).id}), trial, None)
     if not shown:
         return None
     ranked = sorted(shown.values(), key=lambda row: (row.look is None, *_rank(row)))
     best = sorted(ranked[:MOST_ROWS], key=_rank)
     return BatchInfo(server_words(run), tuple(best), len(ranked) - len(best))
+
+
+def _published_first(run: Run) -> list[TrialRecord]:
+    """The trials as made, but a contender of the final first by the start that speaks for it.
+
+    It was measured with a bounded queue there: in the search it is the same, and no second row.
+    """
+    published = {arm.get("sustainable_rps") for arm in run.recommendation.get("final") or ()}
+    return sorted(
+        run.trials,
+        key=lambda trial: trial.role != "final" or trial.sustainable_rps not in published,
+    )
 
 
 def _rank(row: BatchRow) -> tuple[bool, float]:

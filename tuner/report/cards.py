@@ -27,7 +27,8 @@ KEPT: dict[Contender, str] = {
 class Card:
     """One contender in words: a rate, how surely, and lines of (term, text) below it.
 
-    `look` is the contender's, or `search` for the best of the others where a baseline is kept.
+    `look` is the contender's, that of the recommended where it is kept, or `search` for the best
+    of the others beside it.
     """
 
     look: str
@@ -47,10 +48,7 @@ def cards(run: Run) -> tuple[Card, ...]:
     kept = _kept(run) if run.answered else None
     shown = [row for row in rows if row.contender != "recommended"] if kept else rows
     ordered = sorted(shown, key=lambda row: row.contender != kept)
-    found = [
-        _card(run, row, KEPT[row.contender] if row.contender == kept else TERMS[row.contender])
-        for row in ordered
-    ]
+    found = [_card(run, row, kept=row.contender == kept) for row in ordered]
     return (*found[:1], *_best_of_search(run, kept), *found[1:])
 
 
@@ -80,16 +78,17 @@ def _best_of_search(run: Run, kept: Contender | None) -> Iterator[Card]:
     )
 
 
-def _card(run: Run, row: ClosingRow, term: str) -> Card:
+def _card(run: Run, row: ClosingRow, *, kept: bool) -> Card:
+    term = KEPT[row.contender] if kept else TERMS[row.contender]
     trials = _trials(run, row.contender)
     lines = _lines(run, trials, row.sustainable_rps, row.rows_per_batch)
     if row.contender == "off":
         lines = [*_against_default(run), *lines]
     return Card(
-        look=row.contender,
+        look="recommended" if kept else row.contender,
         term=term,
         rate=number(row.sustainable_rps),
-        label=row.label,
+        label="" if row.label in term.lower() else row.label,
         lines=tuple(lines),
         valid=row.valid,
     )

@@ -187,6 +187,10 @@ def _percentiles() -> list[Spec]:
     ]  # fmt: skip
 
 
+_SHORT = "width < 400 ? replace(datum.label, regexp(': .*'), '') : datum.label"
+"""Where there is no room for a contender's settings, its name says which it is."""
+
+
 def _waits() -> list[Spec]:
     y: Spec = {"field": "label", "type": "nominal", "sort": None, "axis": None}
     return [
@@ -214,8 +218,8 @@ def _waits() -> list[Spec]:
             "data": {"name": "waits"},
             "transform": [{"filter": "datum.order === 0"}],
             "mark": {"type": "text", "align": "left", "dx": 3, "dy": -8, "x": 0,
-                     "limit": {"expr": "width"}},
-            "encoding": {"y": y, "text": {"field": "label"}},
+                     "limit": {"expr": "width"}, "text": {"expr": _SHORT}},
+            "encoding": {"y": y},
         },
     ]  # fmt: skip
 

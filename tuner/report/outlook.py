@@ -59,8 +59,9 @@ def _step(step: Step) -> str:
             f"{change} it may carry less or more: {signed_percent(step.low)} to "
             f"{signed_percent(step.high)}"
         )
+    more = "as much" if abs(step.percent) < UNFELT else signed_percent(step.percent)
     return (
-        f"{change} it would carry {signed_percent(step.percent)} "
+        f"{change} it would carry {more} "
         f"({signed_percent(step.low)} to {signed_percent(step.high)})"
     )
 

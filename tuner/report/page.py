@@ -256,6 +256,6 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
         if isinstance(value, Mapping):
             yield from flatten(value, f"{name}.")
         elif isinstance(value, list | tuple):
-            yield name, ", ".join(map(str, value))
+            yield name, ", ".join(map(str, value)) or wording.MISSING
         else:
             yield name, wording.MISSING if value is None else str(value)

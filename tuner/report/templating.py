@@ -33,6 +33,7 @@ def _environment() -> jinja2.Environment:
         clip=wording.clip,
         policy_hash=policy_hash,
         sentence=wording.sentence,
+        typeset=wording.typeset,
     )
-    environment.globals.update(long=LONG)
+    environment.globals.update(long=LONG, missing=wording.MISSING)
     return environment

@@ -45,6 +45,19 @@ DASHES = {
     "front-3": [2, 2],
 }
 
+NAME_WIDTH = "(width < 560 ? width - 20 : width < 900 ? width / 2 - 30 : 420)"
+"""Room for a name in a legend, in one column on a phone, two or three elsewhere."""
+
+CHARACTER = 6.6
+"""Width in pixels of a character of a legend, on average and rather more."""
+
+WRAPPED = (
+    f"length(datum.label) * {CHARACTER} < {NAME_WIDTH} ? datum.label : split(trim(replace("
+    f"datum.label, regexp('(.{{1,' + floor({NAME_WIDTH} / {CHARACTER}) + '}})( |$)', 'g'), "
+    "'$1\\n')), '\\n')"
+)
+"""A name in as many lines as it takes: cut, it would no longer tell configurations apart."""
+
 CONFIG: Spec = {
     "aria": False,
     "background": None,
@@ -64,7 +77,7 @@ CONFIG: Spec = {
     "legend": {
         "labelColor": "var(--ink)",
         "labelFontSize": 12,
-        "labelLimit": {"expr": "width < 560 ? width - 20 : width < 900 ? width / 2 - 30 : 420"},
+        "labelLimit": {"expr": NAME_WIDTH},
         "orient": "bottom",
         "columns": {"expr": "width < 560 ? 1 : width < 900 ? 2 : 3"},
         "symbolStrokeWidth": 2,
@@ -125,6 +138,7 @@ def by_look(values: Mapping[Any, Any]) -> Spec:
         "scale": {"domain": "{names}", "range": {"byLook": values}},
         "sort": None,
         "title": None,
+        "legend": {"labelExpr": WRAPPED},
     }
 
 

@@ -1,5 +1,6 @@
 """Numbers and verdicts in words, one way of writing them for tables, plots and the page."""
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +12,8 @@ MISSING = "–"  # noqa: RUF001
 
 _FIXED = "\u00a0"
 """A space that no line ends at, between a number and its unit."""
+
+_BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:ms|µs|s|%)(?!\w))")
 
 REPEATED = (
     "proven gain of",
@@ -109,10 +112,15 @@ def clip(text: str, length: int = 160) -> str:
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"
 
 
+def typeset(text: str) -> str:
+    """Write comparisons with their sign, and keep numbers and units on one line."""
+    signed = text.replace(" <= ", f"{_FIXED}≤{_FIXED}")
+    return _BEFORE_UNIT.sub(_FIXED, signed)
+
+
 def promise_of(run: Run) -> str:
     """Write the SLO in words, typeset: `p99 ≤ 60 ms, errors ≤ 0.1 %`."""
-    words = run.slo.describe().replace(" <= ", f"{_FIXED}≤{_FIXED}")
-    return words.replace(" ms", f"{_FIXED}ms").replace(" %", f"{_FIXED}%")
+    return typeset(run.slo.describe())
 
 
 def server_words(run: Run) -> str:

@@ -200,7 +200,8 @@ function references() {
   return run.references.map((reference) => {
     const point = joined(run.points[reference.i]);
     const rate = `${number(point.offered)}/s at ${number(point.latency)} ms`;
-    return { ...point, ...reference, title: narrow ? [reference.name] : [reference.name, rate] };
+    const title = narrow ? reference.name.split(/ (?=\()/) : [reference.name, rate];
+    return { ...point, ...reference, title };
   }).filter((reference) => reference.latency > 0);
 }
 

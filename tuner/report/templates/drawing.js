@@ -42,9 +42,16 @@ async function embed(place, spec, data, params, points) {
     datasets: data,
     params: Object.entries({ ...params, at: -1 }).map(([name, value]) => ({ name, value })),
   }, { ast: true, renderer: "svg", actions: false, tooltip: tell(place) });
+  await settled(view);
+  view.addSignalListener("width", () => setTimeout(() => settled(view))); // not while it runs
   views[id] = view;
   place.points = points;
   place.at = -1;
+}
+
+/** Give a chart the height it needs: how many lines its legend takes follows from its width. */
+function settled(view) {
+  return view.resize().runAsync();
 }
 
 /** What Vega calls while the pointer moves over a mark, or off it (without a value). */
@@ -73,14 +80,18 @@ function write(target, place, value) {
   }));
 }
 
-/* Paper: every chart as wide as the page and low enough for two, in type of its usual size */
+/* Paper: a chart as wide as the page, or two beside each other, in type of their usual size */
 
-const PAPER = { width: 660, share: 0.8 };
+const PAPER = { whole: 660, half: 316, share: 0.6, bars: 0.8 };
 const heights = new Map();
 addEventListener("beforeprint", () => {
-  for (const view of Object.values(views)) {
+  for (const [id, view] of Object.entries(views)) {
+    const figure = document.querySelector(`[data-chart="${id}"]`).closest("figure");
+    const half = figure.matches(".charts *") && getComputedStyle(figure).gridColumnStart === "auto";
     heights.set(view, view.height());
-    view.width(PAPER.width).height(PAPER.share * view.height()).runAsync();
+    view.width(half ? PAPER.half : PAPER.whole)
+      .height((id === "waits" ? PAPER.bars : PAPER.share) * view.height())
+      .runAsync().then(() => settled(view));
   }
 });
 addEventListener("afterprint", () => {
