@@ -78,6 +78,19 @@ def test_a_profile_is_a_list_of_corners():
     assert parse(text, HERE).load.profile == ((0.0, 100.0), (60.0, 500.5))
 
 
+@pytest.mark.parametrize(
+    ("section", "cv"),
+    [
+        ("", 1.0),
+        ('arrivals = "constant"', 0.0),
+        ('arrivals = "bursts"\nburst_cv = 2.5', 2.5),
+        ("arrivals = 'profile'\nprofile = [[0, 10], [5, 20]]", 1.0),
+    ],
+)
+def test_how_much_the_gaps_between_requests_vary(section, cv):
+    assert parse(f"{SHORTEST}[load]\n{section}\n", HERE).load.gap_cv == cv
+
+
 def test_a_home_directory_is_expanded(monkeypatch):
     monkeypatch.setenv("HOME", "/home/someone")
     read = parse(SHORTEST.replace('"m"', '"~/m"'), HERE)

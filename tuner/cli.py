@@ -411,8 +411,8 @@ def recommend(run: Path, json_: bool, max_error_rate: float | None, **limits: st
 @click.option(
     "--cv",
     type=click.FloatRange(0.1, 10),
-    help="How much the gaps between requests vary: 1 is Poisson, 2 (the default) bursty. "
-    "A trace of arrivals brings its own.",
+    help="How much the gaps between requests vary: 1 is Poisson, 2 (the default) bursty, as "
+    "load.burst_cv. A trace of arrivals brings its own.",
 )
 @click.option(
     "--balancer",

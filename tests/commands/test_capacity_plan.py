@@ -145,6 +145,29 @@ def test_a_trace_of_arrivals_brings_its_burstiness_unless_told():
     assert plan(RUN, Ask(trace=DAY))["cv"] == 2.0
 
 
+def test_a_load_of_which_nobody_says_more_is_as_bursty_as_it_was_measured():
+    asked = Ask(100)
+    assert [asked.demand(cv).cv for cv in (0.0, 1.0, 2.5)] == [2.0, 2.0, 2.5]
+    assert replace(asked, cv=1.0).demand(2.5).cv == 1.0
+
+
+@pytest.mark.slow
+def test_a_run_on_bursts_is_planned_with_them(tmp_path):
+    """The same figures, had bursts made them, are those of a faster server."""
+    folder = tmp_path / "run"
+    shutil.copytree(EXAMPLE, folder)
+    scenario = folder / "scenario.toml"
+    text = scenario.read_text().replace(
+        'arrivals = "poisson"', 'arrivals = "bursts"\nburst_cv = 2.0'
+    )
+    scenario.write_text(text)
+    calm, bursty = (plan(RunDirectory(path), Ask(2_000, cv=2.0)) for path in (EXAMPLE, folder))
+    assert any("Poisson" in note for note in calm["notes"])
+    assert not any("model's alone" in note and "cv" in note for note in bursty["notes"])
+    behind = [found["one_replica"]["behind_balancer_rps"] for found in (calm, bursty)]
+    assert behind[1] > 1.05 * behind[0]
+
+
 @pytest.mark.slow
 def test_the_command_prints_tables_or_the_same_json_twice():
     arguments = ("--rate", "1000000", "--cv", "2", "--balancer", "round-robin")

@@ -18,8 +18,8 @@ SPEEDS = (0.93, 1.0, 1.08)
 LOADS = (700.0, 1000.0, 1200.0)
 
 
-def point(service, rate_rps, seed, policy=POLICY, count=4000):
-    outcome = Workload.poisson(count, seed=seed).at(rate_rps, policy, service)
+def point(service, rate_rps, seed, policy=POLICY, count=4000, cv=1.0):
+    outcome = Workload.drawn(count, cv=cv, seed=seed).at(rate_rps, policy, service)
     return CurvePoint(
         throughput_rps=outcome.throughput_rps,
         offered_rps=rate_rps,
@@ -30,12 +30,12 @@ def point(service, rate_rps, seed, policy=POLICY, count=4000):
     )
 
 
-def starts(loads=LOADS):
+def starts(loads=LOADS, cv=1.0):
     return [
         Curve(
             POLICY,
             tuple(
-                point(slowed(TRUTH, speed), rate, 100 * at + number)
+                point(slowed(TRUTH, speed), rate, 100 * at + number, cv=cv)
                 for number, rate in enumerate(loads)
             ),
         )
@@ -71,6 +71,20 @@ def test_other_models_that_explain_as_much_lie_on_both_sides(refined):
     drawn = [float(service.run_of(np.array([16]))[0]) for service in refined.plausible]
     assert min(drawn) < middle < max(drawn)
     assert max(drawn) / min(drawn) < 1.5
+
+
+def test_what_bursts_cost_is_not_laid_on_the_server():
+    """Taken for that of Poisson arrivals, the latency of bursts makes the server look slower."""
+    measured = starts((500.0, 700.0, 900.0), cv=2.0)
+    judges = [Workload.drawn(6000, cv=2.0, seed=seed) for seed in (7, 8)]
+    asked = point(TRUTH, 800.0, 50, cv=2.0)
+
+    def p99_ms(service):
+        return seen(POLICY, asked, service, judges).percentile_ms(0.99)
+
+    told, untold = (refine(GUESS, measured, cv=cv, draws=0) for cv in (2.0, 1.0))
+    assert p99_ms(told.service_of(1)) == pytest.approx(p99_ms(TRUTH), rel=0.15)
+    assert p99_ms(untold.service_of(1)) > 1.15 * p99_ms(TRUTH)
 
 
 def test_the_same_data_give_the_same_model(refined):

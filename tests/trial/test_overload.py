@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from trial.simulated import SimulatedServer, exponential, levels
+from trial.simulated import TEXT, SimulatedServer, exponential, levels
 from trials import trial
 
 from tuner.records import Overload
@@ -84,6 +84,21 @@ def test_a_server_with_room_to_spare_carries_it(tmp_path):
     assert (found.finding, found.recovery_s) == ("carries", 0.0)
     assert found.share == 1.2
     assert found.offered_rps == pytest.approx(1.2 * SUSTAINABLE, rel=0.1)
+
+
+def test_requests_arrive_as_in_the_search(tmp_path):
+    """A rate that bursts were kept at says nothing of what it does under smoother arrivals."""
+    text = f'{TEXT}\n[load]\narrivals = "bursts"\nburst_cv = 3.0\n'
+    server = SimulatedServer(exponential(10 * CAPACITY))
+    trials = levels(
+        tmp_path, server, text=text, overload_rps=10 * SUSTAINABLE, overload_shares=(1.2,)
+    )
+    measured(trials, trial(0, "overload", trials.task.config, None))
+    driven = trials.generator.driven[-1]
+    offsets_ns = driven.offsets_ns()
+    middle = np.searchsorted(offsets_ns, driven.duration_s * 5e8)
+    for gaps in np.split(np.diff(offsets_ns), [middle]):
+        assert np.std(gaps) / np.mean(gaps) == pytest.approx(3.0, rel=0.1)
 
 
 def test_a_queue_beyond_all_bounds_is_given_up(tmp_path):

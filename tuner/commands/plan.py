@@ -45,19 +45,19 @@ class Ask:
     cost_per_hour: float | None = None
     trace: Trace | None = None
 
-    def demand(self) -> Demand:
-        """The load at its peak."""
+    def demand(self, measured_cv: float = 1.0) -> Demand:
+        """The load at its peak; where nobody says how bursty it is, no less than was measured."""
         traced = self.trace
         rate = self.rate_rps if traced is None else traced.peak_rps
         assert rate is not None, "either is given"
-        cv = self.cv or (traced.cv if traced else None) or BURSTY_CV
+        cv = self.cv or (traced.cv if traced else None) or max(BURSTY_CV, measured_cv)
         return Demand(rate * self.peak_factor, cv, self.balancer)
 
 
 def plan(run: RunDirectory, ask: Ask) -> dict[str, Any]:
     """Plan from a recorded run. Raises UsageError where the run cannot carry a plan."""
     base = ground(run, ask.promises[0])
-    demand, replica = ask.demand(), base.replica
+    demand, replica = ask.demand(base.cv), base.replica
     needed = replicas_for(replica, demand)
     if needed is None:
         raise UsageError(

@@ -104,11 +104,11 @@ def _beyond_what_was_measured(base: Ground, loads: Sequence[Load | None]) -> Ite
 def _of_the_load(
     run: RunDirectory, base: Ground, demand: Demand, alone_rps: float
 ) -> Iterator[str]:
-    if demand.cv != 1 and scenario_of(run).load.arrivals == "poisson":
-        yield (
-            f"the run measured Poisson arrivals (cv 1); what cv {demand.cv:g} does is the "
-            "model's alone"
-        )
+    if scenario_of(run).load.arrivals == "trace":
+        yield "the run replayed a trace; its model was fitted as if it had been Poisson arrivals"
+    elif demand.cv != base.cv:
+        measured = "Poisson arrivals (cv 1)" if base.cv == 1 else f"arrivals of cv {base.cv:g}"
+        yield f"the run measured {measured}; what cv {demand.cv:g} does is the model's alone"
     promised = base.replica.proven_rps
     if alone_rps > promised * (1 + AGREES):
         yield (

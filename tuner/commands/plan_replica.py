@@ -38,6 +38,7 @@ class Ground:
     """A replica to plan with, and how it was come by.
 
     `plausible` are the same replica by other models that explain the measurements about as well.
+    `cv` is how much the gaps between the run's requests varied.
     `measured_rps` is what the run proved of one replica, `simulated_rps` what the model makes of
     the same arrivals, `start_rates_rps` what each start of the configuration carried, and
     `loads_rps` the lowest and the highest load that it was measured at.
@@ -47,6 +48,7 @@ class Ground:
     slo: Slo
     config: Config
     cpus: int
+    cv: float
     replica: Replica
     plausible: tuple[Replica, ...]
     measured_rps: float
@@ -61,7 +63,7 @@ def ground(run: RunDirectory, limits_ms: Mapping[str, float]) -> Ground:
 
     Raises UsageError where the run cannot carry a plan, and says why.
     """
-    rows = _rows(run)
+    rows, cv = _rows(run), scenario_of(run).load.gap_cv
     trials = run.trials()
     found = _recommended(run, limits_ms)
     slo = _slo(found)
@@ -77,7 +79,7 @@ def ground(run: RunDirectory, limits_ms: Mapping[str, float]) -> Ground:
     policy = Policy.of(config, cpus=cpus)
     own = starts_of(run, config)
     refined = _refined(run, config)
-    arrivals = Workload.poisson(JUDGED, rows=rows)
+    arrivals = Workload.drawn(JUDGED, cv=cv, rows=rows)
 
     def carries(service: ServiceModel) -> float:
         return sustainable_rps(policy, service, slo, arrivals)
@@ -94,6 +96,7 @@ def ground(run: RunDirectory, limits_ms: Mapping[str, float]) -> Ground:
         slo=slo,
         config=config,
         cpus=cpus,
+        cv=cv,
         replica=replica,
         plausible=tuple(
             Replica(policy, service, slo, rows, measured_rps * other / simulated_rps)
@@ -172,7 +175,13 @@ def _unkept(run: RunDirectory, slo: Slo, trials: Sequence[TrialRecord]) -> Usage
 def _refined(run: RunDirectory, config: Config) -> Refined:
     """The model of one configuration: from the others' measurements first, then from its own."""
     own = curves_of(starts_of(run, config), cpus=_cpus(run))
-    return refine(model_of_others(run, config), own, rows=_rows(run), draws=DRAWS)
+    return refine(
+        model_of_others(run, config),
+        own,
+        rows=_rows(run),
+        cv=scenario_of(run).load.gap_cv,
+        draws=DRAWS,
+    )
 
 
 def starts_of(run: RunDirectory, config: Config) -> tuple[TrialRecord, ...]:
@@ -196,6 +205,7 @@ def model_of_others(run: RunDirectory, config: Config) -> ServiceModel:
         nearest,
         largest_batch=min(largest, LARGEST_FITTED),
         rows=_rows(run),
+        cv=scenario_of(run).load.gap_cv,
         in_turn=takes_turns({**scenario_of(run).server.flags, **dict(config.flags)}),
         thorough=True,
         draws=0,

@@ -130,6 +130,7 @@ def _foreseen(run: Run, scenario: Scenario, space: Space) -> Foreseen | None:
         slo=run.slo,
         cpus=len(run.environment.get("server_cpus") or ()) or run.environment.get("cpus") or 1,
         rows=tuple(scenario.models[0].row_weights.items()),
+        cv=scenario.load.gap_cv,
         in_turn=takes_turns({**scenario.server.flags, **dict(chosen.flags)}),
     )
 

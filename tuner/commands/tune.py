@@ -135,6 +135,7 @@ def _setting(scenario: Scenario, prepared: benches.Prepared, narrator: Narrator)
         slo=prepared.bench.slo,
         cpus=prepared.cpus,
         rows=tuple(scenario.row_weights.items()),
+        cv=scenario.load.gap_cv,
         device=device_of(scenario),
         in_turn=takes_turns(scenario.server.flags),
         say=narrator.say,

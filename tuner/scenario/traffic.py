@@ -102,6 +102,13 @@ class LoadSection(Section):
     deadline_ms: PositiveFloat = Field(10_000.0, description="Deadline of every request.")
     cpus: str = Field("auto", description="`auto`, `all`, or a list: processors of the generator.")
 
+    @property
+    def gap_cv(self) -> float:
+        """Coefficient of variation of the gaps between requests; a trace counts as Poisson."""
+        if self.arrivals == "constant":
+            return 0.0
+        return 1.0 if self.burst_cv is None else self.burst_cv
+
     @field_validator("profile")
     @classmethod
     def _a_profile_goes_on(cls, profile: tuple[Corner, ...]) -> tuple[Corner, ...]:

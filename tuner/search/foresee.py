@@ -83,23 +83,24 @@ def foresee(
     slo: Slo,
     cpus: int,
     rows: tuple[tuple[int, float], ...],
+    cv: float = 1.0,
     in_turn: bool = False,
 ) -> Foreseen | None:
     """Predict one step of each parameter from `config`, which carried `measured_rps`.
 
-    Steps to configurations that were measured are left out; `in_turn` as in `fit`. None where
-    batching is off or nothing was measured that a model could be fitted to.
+    Steps to configurations that were measured are left out; `rows`, `cv` and `in_turn` as in
+    `fit`. None where batching is off or nothing was measured that a model could be fitted to.
     """
     if config.batching is None or measured_rps <= 0:
         return None
     curves = curves_of(_telling(records, config), cpus=cpus)
     largest = max((curve.policy.largest_batch for curve in curves), default=1)
     calibration = fit(
-        curves, largest_batch=min(largest, LARGEST_FITTED), rows=rows, in_turn=in_turn
+        curves, largest_batch=min(largest, LARGEST_FITTED), rows=rows, cv=cv, in_turn=in_turn
     )
     if calibration is None:
         return None
-    workload = Workload.poisson(REQUESTS, rows=rows)
+    workload = Workload.drawn(REQUESTS, cv=cv, rows=rows)
     models = (calibration.service, *calibration.plausible)
 
     def rates(asked: Config, guess_rps: float) -> list[float]:

@@ -63,14 +63,16 @@ def _silent(_text: str) -> None:
 class Setting:
     """What the model must know besides the space.
 
-    `rows` are the rows of a request with their weights, `device` chooses the guide's points,
-    `in_turn` says that the server's flags leave one batch to run at a time (`takes_turns`), and
-    `say` is told when the model is given up or believed again.
+    `rows` are the rows of a request with their weights, `cv` how much the gaps between requests
+    vary, `device` chooses the guide's points, `in_turn` says that the server's flags leave one
+    batch to run at a time (`takes_turns`), and `say` is told when the model is given up or
+    believed again.
     """
 
     slo: Slo
     cpus: int
     rows: tuple[tuple[int, float], ...] = ((1, 1.0),)
+    cv: float = 1.0
     device: str = "cpu"
     in_turn: bool = False
     say: Callable[[str], None] = field(default=_silent)
@@ -130,7 +132,8 @@ class ModelSampler(BaseSampler):
             max(self._sizes),
             seed,
             _traits(self._space),
-            setting.in_turn,
+            cv=setting.cv,
+            in_turn=setting.in_turn,
         )
 
     @property

@@ -99,7 +99,7 @@ class _Member:
 class Proposer:
     """Keeps the last fit, from which the next one starts.
 
-    `traits` are the values of all flags that are searched; `in_turn` as in `fit`.
+    `traits` are the values of all flags that are searched; `rows`, `cv` and `in_turn` as in `fit`.
     """
 
     slo: Slo
@@ -107,6 +107,7 @@ class Proposer:
     largest_batch: int
     seed: int
     traits: Traits = ()
+    cv: float = 1.0
     in_turn: bool = False
     calibration: Calibration | None = None
     workload: Workload | None = None
@@ -131,6 +132,7 @@ class Proposer:
                 curves,
                 largest_batch=self.largest_batch,
                 rows=self.rows,
+                cv=self.cv,
                 traits=self.traits,
                 in_turn=self.in_turn,
                 start=start,
@@ -188,7 +190,9 @@ class Proposer:
 
     def _workload(self) -> Workload:
         if self.workload is None:
-            self.workload = Workload.poisson(REQUESTS, seed=self.seed + 1, rows=self.rows)
+            self.workload = Workload.drawn(
+                REQUESTS, cv=self.cv, seed=self.seed + 1, rows=self.rows
+            )
         return self.workload
 
     def _rate(self, point: Point, service: ServiceModel, workload: Workload) -> float:

@@ -97,6 +97,7 @@ def fit(
     *,
     largest_batch: int,
     rows: tuple[tuple[int, float], ...] = ((1, 1.0),),
+    cv: float = 1.0,
     traits: Traits = (),
     start: Calibration | None = None,
     in_turn: bool = False,
@@ -107,7 +108,8 @@ def fit(
     """Fit a service model; None where nothing was measured.
 
     `largest_batch` is the largest number of rows that a batch of interest may hold, `rows` the
-    rows of a request with their weights, `start` an earlier fit with the same `largest_batch`.
+    rows of a request with their weights, `cv` the variation of the gaps between requests that were
+    measured (see `Workload.drawn`), `start` an earlier fit with the same `largest_batch`.
     `in_turn` says that batches take turns (see `service`) where a curve's traits do not say. A
     `thorough` fit simulates every load for as long as it was measured, on several draws of
     arrivals; it takes three times as long, which a search that fits after every start does
@@ -120,7 +122,7 @@ def fit(
         return None
     shape = Shape(sizes_to(largest_batch), traits, in_turn)
     paths, most = (PATHS, MOST_REQUESTS) if thorough else (PATHS[:1], REQUESTS)
-    workloads = tuple(Workload.poisson(most, seed=seed + path, rows=rows) for path in paths)
+    workloads = tuple(Workload.drawn(most, cv=cv, seed=seed + path, rows=rows) for path in paths)
     problem = _Problem(shape, points, workloads)
     if start is not None:
         problem.slopes.update(start.slopes)

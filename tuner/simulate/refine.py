@@ -85,11 +85,15 @@ def refine(
     starts: Sequence[Curve],
     *,
     rows: tuple[tuple[int, float], ...] = ((1, 1.0),),
+    cv: float = 1.0,
     draws: int = 6,
     seed: int = 0,
 ) -> Refined:
-    """Fit one configuration's starts, beginning with the model of all configurations."""
-    problem = _Problem(service, starts, rows)
+    """Fit one configuration's starts, beginning with the model of all configurations.
+
+    `rows` and `cv` are as in `calibrate.fit`.
+    """
+    problem = _Problem(service, starts, rows, cv)
     mean, _ = problem.prior
     found = least_squares(problem, mean, rounds=ROUNDS)
     return Refined(
@@ -111,6 +115,7 @@ class _Problem:
     base: ServiceModel
     starts: Sequence[Curve]
     rows: tuple[tuple[int, float], ...]
+    cv: float
     others: tuple[tuple[str, float], ...] = field(init=False)
     workloads: tuple[Workload, ...] = field(init=False)
 
@@ -119,7 +124,7 @@ class _Problem:
         abreast = not policy.batching or policy.threads > 1
         self.others = (*BESIDE, *(PARALLEL if abreast else ()))
         self.workloads = tuple(
-            Workload.poisson(MOST_REQUESTS, seed=seed, rows=self.rows) for seed in PATHS
+            Workload.drawn(MOST_REQUESTS, cv=self.cv, seed=seed, rows=self.rows) for seed in PATHS
         )
 
     @property

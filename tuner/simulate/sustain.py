@@ -47,12 +47,24 @@ class Workload:
         object.__setattr__(self, "mean_rows", 1.0 if self.rows is None else self.rows.mean())
 
     @classmethod
-    def poisson(cls, count: int, *, seed: int = 0, rows: Rows = ONE_ROW) -> "Workload":
-        """Random arrivals; their mean gap is exactly 1, so that a rate is what it is called."""
+    def drawn(
+        cls, count: int, *, cv: float = 1.0, seed: int = 0, rows: Rows = ONE_ROW
+    ) -> "Workload":
+        """Arrivals whose gaps have the coefficient of variation `cv`, as the generator sends them.
+
+        Gamma gaps of shape 1 / cv^2: 1 is Poisson, 0 evenly spaced, more comes in bursts. Their
+        mean is exactly 1, so that a rate is what it is called.
+        """
         rng = np.random.default_rng((seed, 3))
-        arrivals = np.cumsum(rng.exponential(1.0, count))
+        gaps = rng.standard_gamma(1 / cv**2, count) if cv > 0 else np.ones(count)
+        arrivals = np.cumsum(gaps)
         arrivals *= count / arrivals[-1]
         return cls(arrivals, drawn_rows(rows, count, rng), seed)
+
+    @classmethod
+    def poisson(cls, count: int, *, seed: int = 0, rows: Rows = ONE_ROW) -> "Workload":
+        """Arrivals of many independent users."""
+        return cls.drawn(count, seed=seed, rows=rows)
 
     def first(self, count: int) -> "Workload":
         """The first so many requests, again with a mean gap of exactly 1."""

@@ -137,21 +137,27 @@ class Levels:
         return doubling(first_s, settings.max_window_s, WINDOWS)
 
     def _open(self, rate_rps: float, window_s: float, seed: int) -> Stretch:
-        load = self.bench.scenario.load
         warmup_s = min(1.0, window_s / 3)
         hopeless = hopeless_outstanding(
             self.bench.slo, rate_rps, self.bench.scenario.measure.max_window_s
         )
-        schedule = OpenLoop(
+        schedule = replace(
+            self.schedule(rate_rps, warmup_s + window_s, seed),
+            give_up_outstanding=min(self.bench.scenario.load.outstanding_limit, hopeless),
+        )
+        return self._drive(lambda: self.answered(schedule), warmup_s=warmup_s)
+
+    def schedule(self, rate_rps: float, duration_s: float, seed: int) -> OpenLoop:
+        """A load whose requests arrive as the scenario says."""
+        load = self.bench.scenario.load
+        return OpenLoop(
             rate_rps=rate_rps,
-            duration_s=warmup_s + window_s,
+            duration_s=duration_s,
             seed=seed,
             arrivals=load.arrivals,
             burst_cv=load.burst_cv,
             trace=load.trace,
-            give_up_outstanding=min(load.outstanding_limit, hopeless),
         )
-        return self._drive(lambda: self.answered(schedule), warmup_s=warmup_s)
 
     def answered(self, schedule: OpenLoop) -> Samples:
         """Drive an open loop, judging nothing."""

@@ -7,7 +7,6 @@ import numpy as np
 
 from tuner.clock import NS_PER_S
 from tuner.errors import disk
-from tuner.load.arrivals import poisson
 from tuner.load.generator import OpenLoop
 from tuner.measure.overload import judge_overload
 from tuner.records import Overload, TrialRecord
@@ -36,7 +35,9 @@ def _overloaded(levels: Levels, share: float) -> Overload:
     seconds = min(max(settings.window_s, LIMITS * slo.loosest_ms / 1000), settings.max_window_s)
     levels.bench.notify(f"{share * 100:.0f} % of the sustainable rate")
     offsets = levels.folder / f"overload-{share * 100:.0f}.offsets"
-    _write(offsets, share * rate_rps, AFTERWARDS * rate_rps, seconds, levels.seed)
+    above = levels.schedule(share * rate_rps, seconds, levels.seed)
+    below = levels.schedule(AFTERWARDS * rate_rps, seconds, levels.seed + 1)
+    _write(offsets, above, below)
     samples = levels.answered(
         OpenLoop(
             rate_rps=None,
@@ -51,13 +52,9 @@ def _overloaded(levels: Levels, share: float) -> Overload:
     return judge_overload(samples, share=share, end_ns=end_ns, slo=slo)
 
 
-def _write(path: Path, first_rps: float, then_rps: float, seconds: float, seed: int) -> None:
-    """Write Poisson arrivals of two rates, `seconds` each, as a trace."""
-    offsets_ns = np.concatenate(
-        [
-            poisson(first_rps, seconds, seed),
-            poisson(then_rps, seconds, seed + 1) + round(seconds * NS_PER_S),
-        ]
-    )
+def _write(path: Path, first: OpenLoop, then: OpenLoop) -> None:
+    """Write the arrivals of two loads, one after the other, as a trace."""
+    later_ns = then.offsets_ns() + round(first.duration_s * NS_PER_S)
+    offsets_ns = np.concatenate([first.offsets_ns(), later_ns])
     with disk(path):
         path.write_text("".join(f"{ns / NS_PER_S:.9f}\n" for ns in offsets_ns), encoding="ascii")
