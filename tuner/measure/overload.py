@@ -25,7 +25,7 @@ def judge_overload(samples: Samples, *, share: float, end_ns: int, slo: Slo) -> 
 
     *Carries*: the latency limits hold even so. *Sheds*: what is turned away is turned away at
     once, and what is accepted is answered within a few limits, however long it goes on. *Slows*:
-    all is answered within a few limits. *Collapses*: that too, but hardly anything of the
+    all is answered within a few limits. *Collapses*: that too, but less than half of the
     sustainable rate within the limits themselves. *Stalls*: answers come later and later. A run
     that was given up before `end_ns` had no end to its queue.
     """
