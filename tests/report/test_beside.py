@@ -146,6 +146,34 @@ def test_runs_that_differ_in_nothing_differ_by_noise_and_time():
     assert "Nothing that was recorded differs" in caveat(compare([named("a"), named("b")]))
 
 
+def test_a_difference_of_which_nothing_recorded_tells_the_cause_is_not_laid_on_noise():
+    slow = with_final(named("slow"), 500.0, 510.0, 490.0)
+    fast = with_final(named("fast"), 700.0, 710.0, 690.0)
+    assert "what made the difference was not recorded" in caveat(compare([slow, fast]))
+    assert "is noise and time" in caveat(compare([slow, replace(slow, directory=Path("again"))]))
+
+
+def test_the_means_that_a_difference_is_of_are_told():
+    found = compare([with_final(named("a"), 400.0, 625.0), with_final(named("b"), 100.0, 900.0)])
+    lines = {line.name: line.texts for line in figure_lines(found)}
+    assert lines["on fresh starts"][0] == "400 to 625/s in 2, mean 500/s"
+    assert found.figures[1].gain.percent == pytest.approx(100 * (300 / 500 - 1))
+
+
+def test_what_was_searched_is_a_difference(two):
+    edit(two[1], "scenario.toml", "trials = 6", "trials = 7")
+    compared = compare(runs_of(two))
+    (found,) = (one for one in compared.differences if one.name == "search.trials")
+    assert (found.subject, found.by_run) == ("the search", ("6", "7"))
+    assert "the search" not in compared.subjects, "the default differs without it too"
+
+
+def test_what_only_one_run_kept_is_said_to_be_unknown():
+    found = compare([named("a", governor="x", seed=1), named("b", seed=1)])
+    assert found.untold == ("governor",)
+    assert "not known: <code>governor</code>" in render_comparison(found)
+
+
 def test_a_difference_beyond_the_starts_noise_is_called_so():
     slow = with_final(named("slow"), 500.0, 510.0, 490.0)
     fast = with_final(named("fast"), 700.0, 710.0, 690.0)

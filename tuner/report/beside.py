@@ -8,7 +8,7 @@ from typing import Any
 
 from tuner.errors import UsageError
 from tuner.records import TrialRecord
-from tuner.report.conditions import remedy_of, subject_of, unlike
+from tuner.report.conditions import MEASURING, SEARCH, remedy_of, subject_of, unlike, untold
 from tuner.report.run import LoadPoint, Run
 from tuner.report.tables import contender_ids, contender_label, front_points
 from tuner.report.wording import MISSING, clip, headline
@@ -66,12 +66,13 @@ class Comparison:
     percentile: str
     figures: tuple[Figures, ...]
     differences: tuple[Difference, ...]
+    untold: tuple[str, ...] = ()
 
     @property
     def subjects(self) -> tuple[str, ...]:
-        """What the comparison is about, but for how it was measured: `the GPU`, `the model`."""
+        """What the comparison is about, but for how it was found: `the GPU`, `the model`."""
         found = dict.fromkeys(item.subject for item in self.differences)
-        return tuple(name for name in found if name != "how it was measured")
+        return tuple(name for name in found if name not in {SEARCH, MEASURING})
 
     def front(self, index: int) -> tuple[LoadPoint, ...]:
         """The Pareto front of a run, by rising throughput, where it carries the percentile."""
@@ -82,7 +83,8 @@ def compare(runs: Sequence[Run]) -> Comparison:
     """Put runs side by side. Raises UsageError, by the key's name, where that would lie."""
     names = _names(runs)
     _refuse_unfit(runs, names)
-    different = unlike({name: run.conditions for name, run in zip(names, runs, strict=True)})
+    named = {name: run.conditions for name, run in zip(names, runs, strict=True)}
+    different = unlike(named)
     _refuse_unlike(different)
     percentile = _percentile(runs)
     figures = [_figures(run, name, percentile) for run, name in zip(runs, names, strict=True)]
@@ -95,6 +97,7 @@ def compare(runs: Sequence[Run]) -> Comparison:
             Difference(name, subject_of(name), tuple(map(_text, by_run.values())))
             for name, by_run in different.items()
         ),
+        untold=untold(named),
     )
 
 

@@ -1,5 +1,6 @@
 """The page of several runs side by side, and the tables beside it."""
 
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from tuner.report.beside import Comparison, Figures
 from tuner.report.beside_figure import LOOKS, draw_fronts
 from tuner.report.bundle import embedded_json, library, script
 from tuner.report.canvas import style, to_files
+from tuner.report.conditions import SEARCH
 from tuner.report.points import rounded
 from tuner.report.run import LoadPoint
 from tuner.report.tables import PARETO_COLUMNS, pareto_rows
@@ -133,9 +135,15 @@ def caveat(comparison: Comparison) -> str:
     """What a difference can and cannot be laid on."""
     subjects = comparison.subjects
     if not subjects:
-        about = (
-            "Nothing that was recorded differs, so what lies between the runs is noise and time."
-        )
+        searched = any(item.subject == SEARCH for item in comparison.differences)
+        about = f"Nothing that was recorded differs{' but the search' if searched else ''}, so "
+        if any(one.gain and (one.gain.proven or one.gain.refuted) for one in comparison.figures):
+            about += (
+                f"what made the difference {'is what that found, or ' if searched else ''}was not "
+                "recorded: another machine of the same name, what else ran on it, the hour."
+            )
+        else:
+            about += "what lies between the runs is noise and time."
     elif len(subjects) == 1:
         about = f"What differs is {subjects[0]}."
     else:
@@ -191,7 +199,8 @@ def _starts(item: Figures) -> str:
     if len(item.starts_rps) < 2:
         return "one start"
     low, high = min(item.starts_rps), max(item.starts_rps)
-    return f"{wording.number(low)} to {wording.rate(high)} in {len(item.starts_rps)}"
+    mean = wording.rate(statistics.geometric_mean(item.starts_rps))
+    return f"{wording.number(low)} to {wording.rate(high)} in {len(item.starts_rps)}, mean {mean}"
 
 
 def _difference(item: Figures) -> str:

@@ -23,6 +23,8 @@ MUST_BE_ALIKE: tuple[tuple[str, str], ...] = (
 
 _LOAD = ("arrivals", "burst_cv", "trace", "trace_speed", "profile", "engine", "deadline_ms")
 
+SEARCH, MEASURING = "the search", "how it was measured"
+
 SUBJECTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("the model", ("models",)),
     ("the server", ("server.launcher", "server.version", "server.image", "server.digest",
@@ -31,7 +33,8 @@ SUBJECTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("the server's settings", ("setting",)),
     ("the machine", ("cpu_model", "cpus", "memory_gib", "kernel", "system", "governor",
                      "processors", "server_cpus")),
-    ("how it was measured", ("measure", "seed", "connections", "processes", "spin", "tuner",
+    (SEARCH, ("search",)),
+    (MEASURING, ("measure", "seed", "connections", "processes", "spin", "tuner",
                              "packages", "python", "load_generator")),
 )  # fmt: skip
 """What a comparison can be about, and the beginnings of the names that belong to it."""
@@ -59,6 +62,7 @@ def conditions_of(scenario: Scenario, environment: Mapping[str, Any]) -> dict[st
         **{f"load.{name}": load[name] for name in _LOAD},
         **dict(_leaves(server, "setting.")),
         **dict(_leaves(scenario.measure.model_dump(mode="json"), "measure.")),
+        **dict(_leaves(scenario.search.model_dump(mode="json"), "search.")),
         "connections": scenario.load.connections,
         "processes": scenario.load.processes,
         "spin": scenario.load.spin,
@@ -115,6 +119,19 @@ def unlike(named: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
         if whole and any(value != next(iter(by_run.values())) for value in by_run.values()):
             found[name] = by_run
     return found
+
+
+def untold(named: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    """What some run kept and another did not, by the first word of its name."""
+    names = dict.fromkeys(name for values in named.values() for name in values)
+    return tuple(
+        dict.fromkeys(
+            name.partition(".")[0] if name.startswith("load_generator") else name
+            for name in names
+            if not all(name in values for values in named.values())
+            and not _begins(name, ("slo", "setting", "models", "requests"))
+        )
+    )
 
 
 def remedy_of(name: str) -> str | None:
