@@ -44,7 +44,7 @@ tensorflow_intra_op_parallelism = 1
 concurrency = 16
 [measure]
 window_s = 0.6
-max_window_s = 2.0
+max_window_s = 1.0
 warmup_s = 0.4
 max_warmup_s = 0.8
 resolution = 0.4
