@@ -35,6 +35,7 @@ def planned():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_loads_left_out_are_predicted_from_the_others():
     """Every load that tells its p99 from a hundred independent requests or more, one at a time."""
     base = ground(RUN, {})
