@@ -14,6 +14,7 @@ from tuner.cli import main
 from tuner.commands.plan import Ask, plan
 from tuner.commands.plan_replica import ground, model_of_others, starts_of
 from tuner.errors import UsageError
+from tuner.simulate.capacity import load_on, replicas_for
 from tuner.simulate.curves import curve_of
 from tuner.simulate.refine import refine, seen
 from tuner.simulate.sustain import Workload
@@ -32,6 +33,11 @@ def run_plan(*arguments):
 @pytest.fixture(scope="module")
 def planned():
     return plan(RUN, Ask(20_000, spare=2, cost_per_hour=0.5, cv=1.0))
+
+
+@pytest.fixture(scope="module")
+def traced():
+    return plan(RUN, Ask(trace=DAY))
 
 
 @pytest.mark.slow
@@ -69,15 +75,20 @@ def test_a_plan_agrees_with_what_one_replica_was_measured_to_carry(planned):
 @pytest.mark.slow
 @pytest.mark.parametrize("balancer", ["random", "round-robin", "least-outstanding"])
 def test_no_plan_counts_on_more_than_a_replica_was_proven_to_carry(balancer):
+    base = ground(RUN, {})
     for rate in (900.0, 20_000.0, 1_000_000.0):
-        found = plan(RUN, Ask(rate, balancer=balancer))
-        assert found["at_peak"]["rate_rps"] <= found["one_replica"]["measured_rps"]
-        assert found["at_peak"]["holds"]
+        demand = Ask(rate, balancer=balancer).demand()
+        load = load_on(base.replica, demand, replicas_for(base.replica, demand))
+        assert load.rate_rps <= base.measured_rps
+        assert load.holds
+    found = plan(RUN, Ask(rate, balancer=balancer))  # whose tables span few numbers of replicas
+    assert found["at_peak"]["rate_rps"] == load.rate_rps
+    assert found["at_peak"]["holds"]
+    assert found["one_replica"]["measured_rps"] == base.measured_rps
 
 
 @pytest.mark.slow
-def test_programs_find_every_key_whatever_was_asked(planned):
-    traced = plan(RUN, Ask(trace=DAY))
+def test_programs_find_every_key_whatever_was_asked(planned, traced):
     assert set(planned) == set(traced)
     assert set(planned) >= {
         "schema_version",
@@ -122,7 +133,7 @@ def test_the_table_grows_with_the_rate_and_the_notes_name_the_server(planned):
 def test_a_load_below_all_that_were_measured_is_called_the_model_s_alone():
     low = plan(RUN, Ask(2_000, spare=6, cv=1.0))
     assert any("below the lowest load measured" in note for note in low["notes"])
-    bursty = plan(RUN, Ask(2_000, cv=3.0))
+    bursty = plan(RUN, Ask(1_000_000, cv=3.0))
     assert any("Poisson" in note for note in bursty["notes"])
 
 
@@ -139,11 +150,11 @@ def test_a_trace_is_followed_and_its_saving_counted(planned):
 
 
 @pytest.mark.slow
-def test_a_trace_of_arrivals_brings_its_burstiness_unless_told():
+def test_a_trace_of_arrivals_brings_its_burstiness_unless_told(traced):
     bursty = replace(DAY, cv=1.7)
-    assert plan(RUN, Ask(trace=bursty))["cv"] == 1.7
-    assert plan(RUN, Ask(trace=bursty, cv=1.0))["cv"] == 1.0
-    assert plan(RUN, Ask(trace=DAY))["cv"] == 2.0
+    assert Ask(trace=bursty).demand().cv == 1.7
+    assert Ask(trace=bursty, cv=1.0).demand().cv == 1.0
+    assert Ask(trace=DAY).demand().cv == traced["cv"] == 2.0
 
 
 def test_a_load_of_which_nobody_says_more_is_as_bursty_as_it_was_measured():
@@ -260,6 +271,13 @@ def test_what_is_no_run_is_said(tmp_path):
 def test_a_mix_is_planned_as_one_queue_and_says_so(tmp_path):
     run = tmp_path / "run"
     shutil.copytree(EXAMPLE, run)
+    # A start of what is planned and one other: a model is fitted to them in a moment.
+    config_id = read_json(EXAMPLE / "recommendation.json")["config_id"]
+    trials = RUN.trials()
+    own = next(at for at, trial in enumerate(trials) if trial.config.id == config_id)
+    other = next(at for at, trial in enumerate(trials) if trial.role == "default")
+    lines = (run / "trials.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (run / "trials.jsonl").write_text(lines[other] + lines[own], encoding="utf-8")
     path = run / "scenario.toml"
     text = path.read_text(encoding="utf-8").replace("[model]", "[[models]]")
     path.write_text(f'{text}\n[[models]]\npath = "../other"\n', encoding="utf-8")
