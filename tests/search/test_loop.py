@@ -523,7 +523,7 @@ def test_a_queue_too_long_is_shortened_and_the_final_measures_that(finding):
     assert [task.overload_shares for task in tasks] == [(1.5,), (0.85, 1.5), (1.5,)]
     assert set(bounds_of(r for r in run.records if r.arm == "winner")) == {short}
     trying, told = [text for text in run.watcher.said if "queue" in text]
-    assert trying.endswith(f"trying a queue of {short} batches")
+    assert trying.endswith(f"trying a shorter queue: max_enqueued_batches {short}")
     assert f"a queue of {long} batches was too long under overload and is shortened" in told
 
 

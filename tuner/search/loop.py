@@ -206,8 +206,8 @@ class Tuning:
                 break
             if tested:
                 self.watcher.say(
-                    "too little of the sustainable rate is answered in time; trying a queue of "
-                    f"{queue_of(config)} batches"
+                    "too little of the sustainable rate is answered in time; trying a shorter "
+                    f"queue: max_enqueued_batches {queue_of(config)}"
                 )
             test = self._measure("overload", config, overloaded=contender)
             tested = True
