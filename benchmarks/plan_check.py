@@ -18,7 +18,7 @@ arrivals tells what of an error is the machine's.
 import argparse
 import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from tuner.records import Level, TrialRecord
 from tuner.report.wording import number
 from tuner.search.rejudge import rejudge
 from tuner.simulate.curves import Curve, CurvePoint, curve_of
-from tuner.simulate.refine import refine, seen
+from tuner.simulate.refine import Refined, refine, seen
 from tuner.simulate.service import ServiceModel
 from tuner.simulate.sustain import Workload, sustainable_rps
 from tuner.slo import PERCENTILES, percentile_label
@@ -87,14 +87,13 @@ def main() -> None:
     run = RunDirectory(asked.run)
     base = ground(run, {})
     print(f"{run.path.name}: {base.config.label()}, promise {base.slo.describe()}\n")
-    tell(list(check_loads(run, base)))
-    for line in check_rates(run, base):
-        print(line)
+    tell(list(check_loads(run, base, without_load(run, base))))
+    print(*check_rates(run, base, without_start(run, base)), sep="\n")
+    print(f"\n{proven(base)}")
     for other in map(RunDirectory, asked.against):
         print(f"\n## {other.path.name}, predicted from {run.path.name} alone\n")
-        tell(list(check_loads_of(other, base)))
-        for line in check_rates_of(other, base):
-            print(line)
+        tell(list(check_loads(other, base, lambda _: base.refined.service)))
+        print(*check_rates(other, base, lambda _: base.refined.service), sep="\n")
 
 
 def tell(checked: Sequence[Checked]) -> None:
@@ -112,23 +111,48 @@ def tell(checked: Sequence[Checked]) -> None:
     print(f"\n{summary(checked)}\n")
 
 
-def check_loads(run: RunDirectory, base: Ground) -> Iterator[Checked]:
-    """Leave out every load in turn, refit, and predict it."""
+def starts(run: RunDirectory, base: Ground) -> tuple[list[TrialRecord], list[Curve]]:
+    """The starts of the configuration that came to a load, and their curves."""
     trials = [trial for trial in starts_of(run, base.config) if trial.levels]
+    return trials, [curve_of(trial, cpus=base.cpus) for trial in trials]
+
+
+def check_loads(
+    run: RunDirectory, base: Ground, service_of: Callable[[Load], ServiceModel]
+) -> Iterator[Checked]:
+    """Predict every load that a run measured of the configuration."""
+    trials, curves = starts(run, base)
+    for load in loads_of(trials, curves):
+        yield judged(run, base, load, service_of(load), curves[load.start])
+
+
+def without_load(run: RunDirectory, base: Ground) -> Callable[[Load], ServiceModel]:
+    """The run's own model of a load's start, fitted to all but that load."""
+    _, curves = starts(run, base)
     others = model_of_others(run, base.config)
-    curves = [curve_of(trial, cpus=base.cpus) for trial in trials]
-    for load in loads_of(trials, curves):
+
+    def service_of(load: Load) -> ServiceModel:
         kept = [without(curve, load.point) for curve in curves]
-        fitted = refine(others, kept, rows=base.replica.rows, cv=base.cv, draws=0)
-        yield judged(run, base, load, fitted.service_of(load.start), curves[load.start])
+        return refined(others, kept, base).service_of(load.start)
+
+    return service_of
 
 
-def check_loads_of(other: RunDirectory, base: Ground) -> Iterator[Checked]:
-    """Predict every load that another run measured of the configuration."""
-    trials = [trial for trial in starts_of(other, base.config) if trial.levels]
-    curves = [curve_of(trial, cpus=base.cpus) for trial in trials]
-    for load in loads_of(trials, curves):
-        yield judged(other, base, load, base.refined.service, curves[load.start])
+def without_start(run: RunDirectory, base: Ground) -> Callable[[int], ServiceModel]:
+    """The run's own model, fitted to all but one start; to that where there is no other."""
+    _, curves = starts(run, base)
+    others = model_of_others(run, base.config)
+
+    def service_of(start: int) -> ServiceModel:
+        rest = [curve for at, curve in enumerate(curves) if at != start] or curves
+        return refined(others, rest, base).service
+
+    return service_of
+
+
+def refined(others: ServiceModel, kept: Sequence[Curve], base: Ground) -> Refined:
+    """The configuration's model from some of what was measured."""
+    return refine(others, kept, rows=base.replica.rows, cv=base.cv, draws=0)
 
 
 def loads_of(trials: Sequence[TrialRecord], curves: Sequence[Curve]) -> Iterator[Load]:
@@ -209,49 +233,34 @@ def summary(checked: Sequence[Checked]) -> str:
     )
 
 
-def check_rates(run: RunDirectory, base: Ground) -> Iterator[str]:
-    """Predict each start's sustainable rate from the other starts, and all from all."""
-    trials = [trial for trial in starts_of(run, base.config) if trial.levels]
-    curves = [curve_of(trial, cpus=base.cpus) for trial in trials]
-    others = model_of_others(run, base.config)
-    arrivals = Workload.drawn(20_000, cv=base.cv, seed=60, rows=base.replica.rows)
-    yield "| start | held/s | failed/s | predicted from the other starts | off |"
-    yield "|---|---|---|---|---|"
-    for number_of, trial in enumerate(trials):
-        known = rejudge(trial, base.slo, run.path)
-        if not known.sustainable_rps:
-            continue
-        rest = [curve for at, curve in enumerate(curves) if at != number_of] or curves
-        fitted = refine(others, rest, rows=base.replica.rows, cv=base.cv, draws=0)
-        rate = sustainable_rps(curves[number_of].policy, fitted.service, base.slo, arrivals)
-        yield (
-            f"| {number_of} | {number(known.sustainable_rps)} | {number(known.ceiling_rps)} | "
-            f"{number(rate)} | {rate / known.sustainable_rps - 1:+.0%} |"
-        )
-    off = base.simulated_rps / base.measured_rps - 1
-    yield (
-        f"\nThe run proved {number(base.measured_rps)}/s; the model carries "
-        f"{number(base.simulated_rps)}/s ({off:+.0%})."
-    )
-
-
-def check_rates_of(other: RunDirectory, base: Ground) -> Iterator[str]:
-    """Predict the sustainable rate of every start of another run, with arrivals of its kind."""
-    cv = scenario_of(other).load.gap_cv
+def check_rates(
+    run: RunDirectory, base: Ground, service_of: Callable[[int], ServiceModel]
+) -> Iterator[str]:
+    """Predict the sustainable rate of every start of a run, with arrivals of its kind."""
+    trials, curves = starts(run, base)
+    cv = scenario_of(run).load.gap_cv
     arrivals = Workload.drawn(20_000, cv=cv, seed=60, rows=base.replica.rows)
     yield "| start | cv | held/s | failed/s | predicted | off |"
     yield "|---|---|---|---|---|---|"
-    for number_of, trial in enumerate(starts_of(other, base.config)):
-        known = rejudge(trial, base.slo, other.path)
+    for start, (trial, curve) in enumerate(zip(trials, curves, strict=True)):
+        known = rejudge(trial, base.slo, run.path)
         if not known.sustainable_rps:
             continue
-        policy = curve_of(trial, cpus=base.cpus).policy
-        rate = sustainable_rps(policy, base.refined.service, base.slo, arrivals)
+        rate = sustainable_rps(curve.policy, service_of(start), base.slo, arrivals)
         yield (
-            f"| {number_of} | {cv:g} | {number(known.sustainable_rps)} | "
+            f"| {start} | {cv:g} | {number(known.sustainable_rps)} | "
             f"{number(known.ceiling_rps)} | {number(rate)} | "
             f"{rate / known.sustainable_rps - 1:+.0%} |"
         )
+
+
+def proven(base: Ground) -> str:
+    """What the model of all starts carries, beside what the run proved."""
+    off = base.simulated_rps / base.measured_rps - 1
+    return (
+        f"The run proved {number(base.measured_rps)}/s; the model carries "
+        f"{number(base.simulated_rps)}/s ({off:+.0%})."
+    )
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
                             "num_batch_threads": (1, 2, 4)}, Setting(slo, cpus=8))
     study = optuna.create_study(direction="maximize", sampler=sampler)
 
-It asks for the batching guide's points first. Then it fits the simulator of the scheduler to all
+It asks for a point of the batching guide first. Then it fits the simulator of the scheduler to all
 that was measured and asks for the configuration that promises the most gain in sustainable rate
 for a second of server time. Where the model does not explain what was measured it says so, and
 how alike configurations are decides until it does; where too few carried any load, Optuna's TPE.
