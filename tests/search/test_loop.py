@@ -14,6 +14,7 @@ from tuner.records import Overload
 from tuner.scenario import parse
 from tuner.search.loop import Budget, Tuning
 from tuner.search.plan import CLOSING_S
+from tuner.search.queue_bound import CARRIED
 from tuner.search.sampler import Sampler
 from tuner.search.space import Space
 
@@ -32,7 +33,7 @@ aa_starts = {aa_starts}
 reference_every = {reference_every}
 overload = {overload}
 [search.space]
-max_batch_size = [8, 32, 128]
+max_batch_size = {sizes}
 batch_timeout_micros = [0, 2000]
 num_batch_threads = [1, 2]
 """
@@ -40,6 +41,7 @@ num_batch_threads = [1, 2]
 
 def scenario(**search):
     usual = {"blocks": 2, "contenders": 2, "aa_starts": 0, "reference_every": 0, "overload": []}
+    usual["sizes"] = [8, 32, 128]
     return parse(TEXT.format(**(usual | search)), Path("/s.toml"))
 
 
@@ -457,11 +459,12 @@ def test_winner_and_runner_up_are_overloaded_as_they_are_deployed_before_the_fin
     run.run()
     assert roles(run.records)[7:] == ["overload"] * 3 + ["final"] * 6
     test, other, default = [task for task in tasks if task.role == "overload"]
-    assert (test.overload_rps, test.overload_shares) == (328.0, (1.2, 1.5))
+    assert (test.overload_rps, test.overload_shares) == (328.0, (CARRIED, 1.2, 1.5))
     assert test.config.batching.max_enqueued_batches < 1000
     assert test.config in {task.config for task in tasks if task.role == "final"}
     assert other.config != test.config
     assert (default.config, default.overload_rps) == (DEFAULT, 200.0), "it may be kept"
+    assert default.overload_shares == (1.2, 1.5), "its queue is not bounded by us"
 
 
 def test_a_default_that_is_best_is_overloaded_though_it_needs_no_final():
@@ -508,6 +511,10 @@ def too_long(finding, *, wins=True):
     return measure, tasks
 
 
+SMALL = [2, 4]
+"""Batches of which more than one for each thread drains in time."""
+
+
 def bounds_of(records):
     return [record.config.batching.max_enqueued_batches for record in records]
 
@@ -515,12 +522,12 @@ def bounds_of(records):
 @pytest.mark.parametrize("finding", ["stalls", "collapses", "sheds"])
 def test_a_queue_too_long_is_shortened_and_the_final_measures_that(finding):
     measure, tasks = too_long(finding)
-    run = tuning(measure=measure, overload=[1.5])
+    run = tuning(measure=measure, overload=[1.5], sizes=SMALL)
     run.run()
     long, short, own = bounds_of(tasks)
     assert long > short
     assert own == DEFAULT.batching.max_enqueued_batches
-    assert [task.overload_shares for task in tasks] == [(1.5,), (0.85, 1.5), (1.5,)]
+    assert [task.overload_shares for task in tasks] == [(CARRIED, 1.5), (CARRIED, 1.5), (1.5,)]
     assert set(bounds_of(r for r in run.records if r.arm == "winner")) == {short}
     trying, told = [text for text in run.watcher.said if "queue" in text]
     assert trying.endswith(f"trying a shorter queue: max_enqueued_batches {short}")
@@ -529,7 +536,7 @@ def test_a_queue_too_long_is_shortened_and_the_final_measures_that(finding):
 
 def test_where_a_shorter_queue_helps_nothing_the_first_is_kept():
     measure, tasks = too_long("collapses", wins=False)
-    run = tuning(measure=measure, overload=[1.5])
+    run = tuning(measure=measure, overload=[1.5], sizes=SMALL)
     run.run()
     assert 2 <= len([task for task in tasks if task.config != DEFAULT]) <= 3
     assert set(bounds_of(r for r in run.records if r.arm == "winner")) == {bounds_of(tasks)[0]}
@@ -555,7 +562,7 @@ def test_a_run_with_overload_tests_goes_on_where_it_was(done, measure):
 def briefly(starts, finding="sheds"):
     """What is overloaded where the search is over and there is time for so many starts of 20 s."""
     done = [trial(0, "off", OFF, 100.0), trial(1, "default", DEFAULT, 200.0)]
-    done.append(trial(2, "sampler", batched(32), 300.0))
+    done.append(trial(2, "sampler", batched(4), 300.0))  # a queue of 3 drains in time
     run, clock = timed(
         lambda _task: 20.0,
         within_s=CLOSING_S + 20 * starts,

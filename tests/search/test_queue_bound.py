@@ -17,6 +17,7 @@ from tuner.search.queue_bound import (
     queue_of,
     shortened,
     told,
+    too_short,
 )
 from tuner.search.space import UNBOUNDED_QUEUE
 from tuner.slo import Slo
@@ -43,6 +44,13 @@ def overloaded(number, bound, finding, tail_ms=100.0, *, kept=None, shed_at_rate
             0, Overload(0.85, 340.0, 330.0, shed_at_rate, 0.0, 50.0, 0.0, "carries", 2000)
         )
     return replace(trial(number, "overload", at(bound), None), overload=tuple(found))
+
+
+def waiting(longest_ms):
+    """The best, 440 rows a second at its peak, with the longest wait at the rate it carried."""
+    held = level(400.0)
+    held = replace(held, measurement=replace(held.measurement, max_ms=longest_ms))
+    return replace(BEST, levels=(held, *BEST.levels[1:]))
 
 
 def bound(records, record=BEST):
@@ -73,6 +81,7 @@ def test_the_bound_that_was_shown_to_do_least_harm_is_deployed(tests, deployed):
 @pytest.mark.parametrize("first", ["collapses", "stalls"])
 def test_a_queue_that_costs_the_sustainable_rate_itself_is_too_short(first):
     long, short = overloaded(4, 8, first), overloaded(5, 3, "sheds", shed_at_rate=0.012)
+    assert too_short(short, SLO)
     assert not passes(short, SLO)
     assert bound([long, short]) == 8
     assert next_bound(BEST, SLO, [long, short]) is None
@@ -119,11 +128,8 @@ def test_baselines_are_deployed_as_they_are():
 
 def test_the_bound_allows_for_waits_that_the_slo_allows():
     """A level that held, one in a hundred of its answers over 60 ms, the longest after 300 ms."""
-    held = level(400.0)
-    held = replace(held, measurement=replace(held.measurement, max_ms=300.0))
-    patient = replace(BEST, levels=(held, *BEST.levels[1:]))
     # 1.25 * 300 ms of 440 rows a second are 165 rows: six batches of 32, and the one that fills.
-    assert bound([], patient) == 7
+    assert bound([], waiting(300.0)) == 7
 
 
 @pytest.mark.parametrize(
@@ -165,6 +171,34 @@ def test_a_few_bounds_are_tried_and_no_more():
         )
         records.append(test)
     assert len(records) == 1 + MOST_TESTS
+
+
+def test_the_first_queue_that_is_tried_drains_within_the_limit():
+    """Of 440 rows a second 60 ms answer 26: three batches of 8, of which one runs."""
+    small = trial(3, "sampler", batched(8), 400.0)
+    assert queue_of(next_bound(small, SLO, [small])) == 2
+    assert queue_of(next_bound(BEST, SLO, [BEST])) == 1, "a batch for each thread at least"
+
+
+def test_a_first_queue_that_turns_away_what_it_should_carry_is_made_longer():
+    patient = waiting(300.0)
+    short = overloaded(4, 1, "sheds", shed_at_rate=0.012)
+    longer = next_bound(patient, SLO, [patient, short])
+    assert queue_of(longer) == bound([], patient) == 7
+    sheds = overloaded(5, 7, "sheds", shed_at_rate=0.0)
+    assert next_bound(patient, SLO, [patient, short, sheds]) is None
+    assert bound([short, sheds], patient) == 7
+    words = told(BEST.config, SLO, [short, sheds])
+    assert "a queue of 1 batches turned away what it should carry and is lengthened to 7" in words
+
+
+def test_between_a_queue_too_short_and_one_too_long_one_more_is_tried():
+    patient = waiting(300.0)
+    short = overloaded(4, 1, "sheds", shed_at_rate=0.012)
+    long = overloaded(5, 7, "collapses", 100.0, shed_at_rate=0.0)
+    assert queue_of(next_bound(patient, SLO, [patient, short, long])) == 3
+    hopeless = overloaded(5, 7, "collapses", 240.0, shed_at_rate=0.0)
+    assert next_bound(patient, SLO, [patient, short, hopeless]) is None, "1 was too short"
 
 
 def test_what_passes_is_tried_no_further():

@@ -19,7 +19,7 @@ from tuner.search.lengths import search_start_s
 from tuner.search.noise import drift_at
 from tuner.search.plan import Plan, plan
 from tuner.search.proof import Proof
-from tuner.search.queue_bound import queue_of, told
+from tuner.search.queue_bound import retrying, told
 from tuner.search.ranking import by_role, search_trials, understated
 from tuner.search.sampler import Sampler
 from tuner.search.shape import Shape, shape_of, within
@@ -199,21 +199,17 @@ class Tuning:
             self.watcher.say(f"{left_out} (see search.* in the scenario)")
 
     def _overload(self, contender: Contender) -> None:
-        """Overload what may be deployed, and shorten a queue where too little is in time."""
-        tested = False
+        """Overload what may be deployed, and correct a queue's bound by what came of it."""
+        test: TrialRecord | None = None
         while (config := self.proof.next_test(contender)) is not None:
             if not self.proof.fits_test(contender, config, self._time_s()):
                 break
-            if tested:
-                self.watcher.say(
-                    "too little of the sustainable rate is answered in time; trying a shorter "
-                    f"queue: max_enqueued_batches {queue_of(config)}"
-                )
+            if test is not None:
+                self.watcher.say(retrying(test, config))
             test = self._measure("overload", config, overloaded=contender)
-            tested = True
             if words := understated(test):
                 self.watcher.say(words)
-        if tested and (words := told(contender.trial.config, self.slo, self.records)):
+        if test is not None and (words := told(contender.trial.config, self.slo, self.records)):
             self.watcher.say(f"{contender.config.label()}: {words}")
 
     def _overload_recommended(self) -> None:

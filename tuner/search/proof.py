@@ -11,7 +11,7 @@ from tuner.records import Config, TrialRecord
 from tuner.search.final import Contender, contenders, shuffled
 from tuner.search.lengths import Ahead, Lengths
 from tuner.search.plan import CLOSING_S
-from tuner.search.queue_bound import CARRIED, next_bound, overload_tests
+from tuner.search.queue_bound import CARRIED, next_bound, ours, overload_tests
 from tuner.search.ranking import by_role
 from tuner.search.shape import Shape
 from tuner.slo import Slo
@@ -65,9 +65,9 @@ class Proof:
         return next_bound(contender.trial, self.slo, self.records)
 
     def shares(self, contender: Contender) -> tuple[float, ...]:
-        """The loads of its next test: a shortened queue has to show what it carries, too."""
-        again = bool(overload_tests(contender.trial.config, self.records))
-        return (CARRIED, *self.shape.overload) if again else self.shape.overload
+        """The loads of its next test: a queue that we bound has to show what it carries, too."""
+        bounded = ours(contender.trial.config)
+        return (CARRIED, *self.shape.overload) if bounded else self.shape.overload
 
     def fits_test(self, contender: Contender, config: Config, time_s: float | None) -> bool:
         """Whether a test ends in time; the default's and a repeated one yield to the final."""

@@ -1,11 +1,11 @@
-"""`max_enqueued_batches` by its meaning: derived, tried under overload, shortened where it helps.
+"""`max_enqueued_batches` by its meaning: derived, tried under overload, corrected by that.
 
 While capacity is sought the queue is unbounded. What is deployed has a bound that follows from
-the latency limit and the drain rate, and an overload test shows what it does: a queue that takes
-longer to drain than the limit answers nothing in time once it is full, however fast it turns away
-what is beyond it. It is then shortened to what drains in time, a few times at most. That costs a
-part of the sustainable rate, where a few late answers were allowed and failures are not: a shorter
-queue has to show that it is a small one.
+the latency limit and the drain rate: a queue that takes longer to drain than the limit answers
+nothing in time once it is full, however fast it turns away what is beyond it. An overload test
+shows whether enough is answered in time, and what is turned away just below the sustainable rate,
+where a few late answers were allowed and failures are not. What was too long is then shortened,
+what was too short made longer, a few times at most.
 """
 
 import math
@@ -20,16 +20,16 @@ from tuner.search.space import UNBOUNDED_QUEUE
 from tuner.slo import Slo
 
 ALLOWANCE = 1.25
-"""What a queue holds at first beyond the longest wait that was seen at the sustainable rate."""
+"""What a longer queue holds beyond the longest wait that was seen at the sustainable rate."""
 
 MOST_TESTS = 3
 """So many bounds of one configuration are tried: the first, one derived from what that did, and
 one more, since the tail of a test that was given up early is longer than it looked."""
 
 CARRIED = 0.85
-"""Share of the sustainable rate at which a shortened queue must turn away no more than may fail:
-what carries less is of no use to a search (`DOMINATED`). In simulated servers whose batch times
-vary little, queues that drain in time carried 0.85 to 1 of what longer ones did."""
+"""Share of the sustainable rate at which a queue must turn away no more than may fail: what
+carries less is of no use to a search (`DOMINATED`). In simulated servers whose batch times vary
+little, queues that drain in time carried 0.85 to 1 of what longer ones did."""
 
 CONFIDENCE = 0.95
 """With which a queue must be shown to turn away more than may fail."""
@@ -54,28 +54,48 @@ def deployable(record: TrialRecord, slo: Slo, records: Iterable[TrialRecord] = (
         return measured[-1]
     if tests := overload_tests(record.config, listed):
         return best(tests, slo).config
-    return replace(
-        record.config, batching=replace(batching, max_enqueued_batches=derived(record, slo))
-    )
+    return _with_queue(record.config, derived(record, slo))
 
 
 def derived(record: TrialRecord, slo: Slo) -> int:
-    """The bound of the queue that follows from the latency limit and the drain rate.
+    """The bound of a queue that no test has tried, from the latency limit and the drain rate.
 
-    In production a request that would wait longer than the SLO's loosest limit L should be turned
-    away at once. With B full batches of n rows ahead and rows leaving at rate D (the closed-loop
-    peak), the wait is B * n / D, so B = L * D / n; never less than one batch per thread, and one
-    more for the batch that is filling. Where the longest latency at the sustainable rate was
-    beyond L the bound allows for it and a quarter: failures would count there, and a few late
-    answers may not. Whether that is short enough is for the overload test to say.
+    Rows leave at rate D (the closed-loop peak), so B full batches of n rows drain in B * n / D.
+    That may take the SLO's loosest limit, and where the longest latency at the sustainable rate
+    was beyond it a quarter more than that: failures would count there, and a few late answers may
+    not. Never less than one batch per thread, and one more for the batch that is filling.
     """
+    longest_ms = 0.0 if record.reference is None else record.reference.measurement.max_ms or 0.0
+    drained = _drained(record, max(slo.loosest_ms, ALLOWANCE * longest_ms))
+    return max(math.ceil(drained), _threads(record.config)) + 1
+
+
+def drained_in_time(record: TrialRecord, slo: Slo) -> int:
+    """The longest queue whose last place is answered within the loosest limit, in batches.
+
+    What would wait longer should be turned away at once. Of the full batches that are ahead one
+    runs on each of m threads; never less than a batch for each of them.
+    """
+    threads = _threads(record.config)
+    return max(threads, math.floor(_drained(record, slo.loosest_ms)) - threads)
+
+
+def _drained(record: TrialRecord, wait_ms: float) -> float:
+    """Full batches that leave within `wait_ms` at the drain rate."""
     batching = record.config.batching
     assert batching is not None
     drain_rows_rps = max((level.measurement.rows_rps for level in record.levels), default=0.0)
-    longest_ms = 0.0 if record.reference is None else record.reference.measurement.max_ms or 0.0
-    allowed_ms = max(slo.loosest_ms, ALLOWANCE * longest_ms)
-    waiting = allowed_ms / 1000 * drain_rows_rps / batching.row_limit
-    return max(math.ceil(waiting), batching.num_batch_threads or 1) + 1
+    return wait_ms / 1000 * drain_rows_rps / batching.row_limit
+
+
+def _threads(config: Config) -> int:
+    assert config.batching is not None
+    return config.batching.num_batch_threads or 1
+
+
+def _with_queue(config: Config, bound: int) -> Config:
+    assert config.batching is not None
+    return replace(config, batching=replace(config.batching, max_enqueued_batches=bound))
 
 
 def overload_tests(config: Config, records: Iterable[TrialRecord]) -> list[TrialRecord]:
@@ -86,15 +106,25 @@ def overload_tests(config: Config, records: Iterable[TrialRecord]) -> list[Trial
 def next_bound(record: TrialRecord, slo: Slo, records: Sequence[TrialRecord]) -> Config | None:
     """The configuration to overload next; None where nothing is left to be learnt.
 
-    Where the queue is not ours to bound, or the final has measured it, once is enough.
+    Where the queue is not ours to bound, or the final has measured it, once is enough. Else it
+    begins with what drains in time; what turns away too much is made as long as an untried one.
     """
     tests = overload_tests(record.config, records)
+    fixed = not ours(record.config) or any(_bounded(record.config, records, "final"))
     if not tests:
-        return deployable(record, slo, records)
+        if fixed:
+            return deployable(record, slo, records)
+        return _with_queue(record.config, drained_in_time(record, slo))
     latest = tests[-1]
-    fixed = not _ours(record.config) or any(_bounded(record.config, records, "final"))
-    settled = passes(latest, slo) or too_short(latest, slo) or len(tests) >= MOST_TESTS
-    return None if fixed or settled else shortened(latest, slo)
+    if fixed or passes(latest, slo) or len(tests) >= MOST_TESTS:
+        return None
+    short = [queue_of(test.config) for test in tests if too_short(test, slo)]
+    if too_short(latest, slo):
+        config = _with_queue(record.config, derived(record, slo))
+    else:
+        config = shortened(latest, slo)
+    known = config is None or config in [test.config for test in tests]
+    return None if known or queue_of(config) <= max(short, default=0) else config
 
 
 def shortened(test: TrialRecord, slo: Slo) -> Config | None:
@@ -109,13 +139,13 @@ def shortened(test: TrialRecord, slo: Slo) -> Config | None:
     batching = test.config.batching
     if batching is None or batching.max_enqueued_batches is None:
         return None
-    threads = batching.num_batch_threads or 1
+    threads = _threads(test.config)
     late = _tail_ms(test, slo) / slo.loosest_ms
     places = batching.max_enqueued_batches + threads
     bound = max(threads, math.floor(places / max(late, 1.0)) - threads)
     if bound >= batching.max_enqueued_batches:
         return None
-    return replace(test.config, batching=replace(batching, max_enqueued_batches=bound))
+    return _with_queue(test.config, bound)
 
 
 def queue_of(config: Config) -> int:
@@ -153,13 +183,28 @@ def best(tests: Sequence[TrialRecord], slo: Slo) -> TrialRecord:
     proven = [test for test in tests if passes(test, slo)]
     if proven:
         return proven[-1]
+    by_length = sorted(tests, key=lambda test: queue_of(test.config), reverse=True)
 
     def worth(test: TrialRecord) -> tuple[bool, bool, float]:
         kept = min((found.kept_share for found in _beyond(test)), default=0.0)
         shorter = -_tail_ms(test, slo) if stalls(test) else round(min(kept, 1.0), 1)
         return not too_short(test, slo), not stalls(test), shorter
 
-    return max(tests, key=worth)
+    return max(by_length, key=worth)
+
+
+def retrying(test: TrialRecord, config: Config) -> str:
+    """Why a queue follows one that was just tested, in words."""
+    bound = queue_of(config)
+    if bound > queue_of(test.config):
+        return (
+            "too much is turned away below the sustainable rate; trying a longer queue: "
+            f"max_enqueued_batches {bound}"
+        )
+    return (
+        "too little of the sustainable rate is answered in time; trying a shorter queue: "
+        f"max_enqueued_batches {bound}"
+    )
 
 
 def told(config: Config, slo: Slo, records: Sequence[TrialRecord]) -> str:
@@ -167,19 +212,28 @@ def told(config: Config, slo: Slo, records: Sequence[TrialRecord]) -> str:
     tests = overload_tests(config, records)
     if not tests:
         return ""
-    if not _ours(config):
+    if not ours(config):
         return "" if passes(tests[-1], slo) else _as_it_is(config)
     chosen = best(tests, slo)
     if passes(chosen, slo):
-        if len(tests) == 1:
-            return ""
-        return (
-            f"a queue of {queue_of(tests[0].config)} batches was too long under overload and is "
-            f"shortened to {queue_of(chosen.config)}, with which enough is answered in time"
-        )
-    long = [test for test in tests if not too_short(test, slo)]
+        return "" if len(tests) == 1 else _corrected(tests, chosen, slo)
+    long = [test for test in tests if not too_short(test, slo)] or tests
     tried = " or ".join(str(queue_of(test.config)) for test in long)
     return f"with a queue of {tried} batches {TOO_LITTLE}{''.join(_reasons(tests, slo))}"
+
+
+def _corrected(tests: Sequence[TrialRecord], chosen: TrialRecord, slo: Slo) -> str:
+    """How the first bound became another that passes."""
+    first = tests[0]
+    if too_short(first, slo):
+        return (
+            f"a queue of {queue_of(first.config)} batches turned away what it should carry and is "
+            f"lengthened to {queue_of(chosen.config)}, with which enough is answered in time"
+        )
+    return (
+        f"a queue of {queue_of(first.config)} batches was too long under overload and is "
+        f"shortened to {queue_of(chosen.config)}, with which enough is answered in time"
+    )
 
 
 def _as_it_is(config: Config) -> str:
@@ -205,7 +259,7 @@ def _reasons(tests: Sequence[TrialRecord], slo: Slo) -> Iterator[str]:
             f"{found.share * 100:.0f} % of that rate already, where {slo.max_error_rate * 100:g} "
             "% may fail, so the longer one is kept: limit the load before the server"
         )
-    elif queue_of(latest.config) <= (batching.num_batch_threads or 1):
+    elif queue_of(latest.config) <= _threads(latest.config):
         yield (
             f"; a queue cannot be shorter, and full batches of {batching.row_limit} rows take too "
             "long: a smaller max_batch_size may shed, or limit the load before the server"
@@ -214,8 +268,8 @@ def _reasons(tests: Sequence[TrialRecord], slo: Slo) -> Iterator[str]:
         yield "; what it accepts is answered in time, so that no shorter queue would do better"
 
 
-def _ours(config: Config) -> bool:
-    """Whether the queue's bound is left to us."""
+def ours(config: Config) -> bool:
+    """Whether the bound of a configuration's queue is left to us."""
     batching = config.batching
     return batching is not None and batching.max_enqueued_batches == UNBOUNDED_QUEUE
 
@@ -232,7 +286,7 @@ def _bounded(config: Config, records: Sequence[TrialRecord], role: str) -> Itera
             continue
         theirs = default is not None and record.config == default.config
         alike = not theirs and unbounded(record.config) == same
-        if alike if _ours(config) else record.config == config:
+        if alike if ours(config) else record.config == config:
             yield record
 
 
