@@ -8,6 +8,7 @@ TunerError                 message + hint; the command line prints both and exit
 │   └── UsageError         a command line that asks for something impossible
 ├── CandidateError         a configuration the server refused or died of: a trial, recorded
 ├── HostError              this machine cannot go on: stops the run, nothing is lost
+│   ├── PortTakenError     another program took a port that was free: a new start has others
 │   └── StoreError         the run directory cannot be written or read
 └── LoadError              the load generator itself failed
 """
@@ -67,6 +68,10 @@ class CandidateError(TunerError):
 
 class HostError(TunerError):
     """This machine, not the configuration, is at fault. The run stops and can be resumed."""
+
+
+class PortTakenError(HostError):
+    """Another program took a port between its choice and the server's binding it."""
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from tuner.model import inspect
 from tuner.records import Config
 from tuner.scenario import parse
 from tuner.server.containers.launcher import open_docker
+from tuner.server.ports import free_ports
 from tuner.server.process import ProcessLauncher, binary, embedded
 
 BATCHED = Config(BatchingParameters(max_batch_size=8, num_batch_threads=1))
@@ -166,6 +167,16 @@ def test_what_is_not_the_configurations_fault_is_told_apart(fake, tmp_path, how,
     caught = refused(fake(how), tmp_path, error)
     assert re.search(message, caught.message)
     assert caught.hint
+
+
+def test_a_start_whose_port_is_taken_meanwhile_has_another(monkeypatch, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        taken = holder.getsockname()[1]
+        choices = [(taken, *free_ports(1)), free_ports(2)]
+        monkeypatch.setattr("tuner.server.process.free_ports", lambda _count: choices.pop(0))
+        with launcher_of("process", "serves").launch(BATCHED, tmp_path) as server:
+            assert server.endpoint.address != f"127.0.0.1:{taken}"
+    assert choices == []
 
 
 def tell_to_die(server):

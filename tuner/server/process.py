@@ -3,21 +3,24 @@
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from tuner import __version__
 from tuner.clock import NS_PER_S, now_ns
-from tuner.errors import CandidateError, HostError, disk
+from tuner.errors import CandidateError, HostError, PortTakenError, disk
 from tuner.records import Config, Endpoint, ServerIdentity
 from tuner.scenario import Scenario
 from tuner.server import flags, guarded
 from tuner.server.launcher import Server, log_tail
 from tuner.server.ports import free_ports
 from tuner.server.readiness import Ports, await_ready, exit_text, fetch, start_failure
+
+PORT_TRIES = 3
+"""So often ports are chosen for one start, since other programs may take them meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,12 @@ class ProcessLauncher:
         with disk(folder):
             folder.mkdir(parents=True, exist_ok=True)
             files = flags.write_files(self.scenario, config, folder)
+        with ExitStack() as stopping:
+            yield _entered(stopping, lambda: self._ready(config, folder, files))
+
+    @contextmanager
+    def _ready(self, config: Config, folder: Path, files: flags.Files) -> Iterator[RunningProcess]:
+        """One start, on ports that are free as it begins."""
         ports = Ports(*free_ports(2))
         given = flags.server_flags(
             self.scenario, config, files, port=ports.grpc, rest_port=ports.rest
@@ -104,6 +113,16 @@ class ProcessLauncher:
                 f"{argv[0]}: cannot be started: {error.strerror}",
                 hint="check the disk, the process limit and server.binary",
             ) from None
+
+
+def _entered(
+    stopping: ExitStack, start: Callable[[], AbstractContextManager[RunningProcess]]
+) -> RunningProcess:
+    """Start, a few times where a port that was free is taken before the server binds it."""
+    for _ in range(PORT_TRIES - 1):
+        with suppress(PortTakenError):
+            return stopping.enter_context(start())
+    return stopping.enter_context(start())
 
 
 def embedded(scenario: Scenario, cpus: frozenset[int] | None) -> ProcessLauncher:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuner.clock import NS_PER_S, now_ns
-from tuner.errors import CandidateError, HostError, ModelError, TunerError
+from tuner.errors import CandidateError, HostError, ModelError, PortTakenError, TunerError
 from tuner.records import Config
 from tuner.server.flags import METRICS_PATH
 from tuner.server.launcher import log_lines, log_tail
@@ -119,7 +119,7 @@ def start_failure(code: int, log: Path, config: Config) -> CandidateError | Host
     """Say why a server exited before it was ready. `code` is below 0 for a signal."""
     tail = log_tail(log)
     if "BuildAndStart" in tail or "address already in use" in tail.lower():
-        return HostError(
+        return PortTakenError(
             "the server's port was taken between choosing and binding it",
             hint="start again; the run resumes where it was",
         )
@@ -166,7 +166,7 @@ def _refuse_lost_metrics(log: Path) -> None:
     """The server goes on without its HTTP port where that is taken; a trial must not."""
     for line in log_lines(log):
         if "Couldn't bind to port" in line or "Failed to start HTTP Server" in line:
-            raise HostError(
+            raise PortTakenError(
                 f"the server exports no metrics: {line.strip()}",
                 hint="the port was taken between choosing and binding it; start again, "
                 "the run resumes where it was",
