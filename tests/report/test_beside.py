@@ -193,6 +193,18 @@ def test_a_difference_within_the_noise_is_none():
     assert verdict(compare([one, other])).startswith("No difference can be told")
 
 
+def test_of_many_runs_those_are_named_that_may_be_as_good():
+    best = with_final(named("best"), 700.0, 710.0, 690.0)
+    near = with_final(named("near"), 680.0, 705.0, 698.0)
+    far = with_final(named("far"), 500.0, 510.0, 490.0)
+    assert verdict(compare([far, best, with_final(named("last"), 400.0, 410.0, 390.0)])) == (
+        "best carries the most, beyond the noise of the runs' starts."
+    )
+    found = compare([far, near, best])
+    assert [item.name for item in found.as_good] == ["near"]
+    assert verdict(found).endswith("their starts can tell, near may carry as much.")
+
+
 def test_single_starts_prove_nothing():
     weaker = with_final(named("weaker"), 300.0)
     assert "is not proven" in verdict(compare([named("a"), weaker]))

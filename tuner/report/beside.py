@@ -69,6 +69,22 @@ class Comparison:
     untold: tuple[str, ...] = ()
 
     @property
+    def best(self) -> Figures:
+        """The run that carries the most."""
+        return max(self.figures, key=lambda item: item.sustainable_rps or 0.0)
+
+    @property
+    def as_good(self) -> tuple[Figures, ...]:
+        """The others that the best is not shown to surpass; all intervals hold together."""
+        best, others = self.best, len(self.figures) - 1
+        met = [
+            (item, _gain(best, item, comparisons=others))
+            for item in self.figures
+            if item is not best and item.sustainable_rps
+        ]
+        return tuple(item for item, gain in met if gain is None or not gain.proven)
+
+    @property
     def subjects(self) -> tuple[str, ...]:
         """What the comparison is about, but for how it was found: `the GPU`, `the model`."""
         found = dict.fromkeys(item.subject for item in self.differences)
@@ -210,13 +226,16 @@ def _with_gains(figures: Sequence[Figures]) -> Iterator[Figures]:
     first, *others = figures
     yield first
     for item in others:
-        gain = unpaired_gain(
-            item.starts_rps,
-            first.starts_rps,
-            comparisons=len(others),
-            steps=(item.steps, first.steps),
-        )
-        yield replace(item, gain=gain)
+        yield replace(item, gain=_gain(item, first, comparisons=len(others)))
+
+
+def _gain(ours: Figures, theirs: Figures, *, comparisons: int) -> Gain | None:
+    return unpaired_gain(
+        ours.starts_rps,
+        theirs.starts_rps,
+        comparisons=comparisons,
+        steps=(ours.steps, theirs.steps),
+    )
 
 
 def _text(value: Any) -> str:

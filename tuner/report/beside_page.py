@@ -110,12 +110,11 @@ def render_comparison(comparison: Comparison) -> str:
 def verdict(comparison: Comparison) -> str:
     """What the rates say, and whether that is more than noise."""
     first, *others = comparison.figures
-    best = max(comparison.figures, key=lambda item: item.sustainable_rps or 0.0)
     known = [item for item in others if item.gain is not None]
     if not known:
         return "One of the runs carries no load within the promise, so there is no ratio to give."
     if len(known) > 1:
-        return f"{wording.clip(best.name, 60)} carries the most."
+        return _first_of_many(comparison)
     (other,) = known
     gain = other.gain
     assert gain is not None
@@ -129,6 +128,15 @@ def verdict(comparison: Comparison) -> str:
     if gain.low is None:
         return f"{names}, by single starts: the difference is not proven."
     return "No difference can be told from the noise of their starts."
+
+
+def _first_of_many(comparison: Comparison) -> str:
+    """Which of more than two runs carries the most, and which of them may be as good."""
+    text = f"{wording.clip(comparison.best.name, 60)} carries the most"
+    if not comparison.as_good:
+        return f"{text}, beyond the noise of the runs' starts."
+    rivals = " and ".join(wording.clip(item.name, 60) for item in comparison.as_good)
+    return f"{text}; as far as the noise of their starts can tell, {rivals} may carry as much."
 
 
 def caveat(comparison: Comparison) -> str:
