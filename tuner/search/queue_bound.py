@@ -118,13 +118,15 @@ def next_bound(record: TrialRecord, slo: Slo, records: Sequence[TrialRecord]) ->
     latest = tests[-1]
     if fixed or passes(latest, slo) or len(tests) >= MOST_TESTS:
         return None
+    config = (
+        _with_queue(record.config, derived(record, slo))
+        if too_short(latest, slo)
+        else shortened(latest, slo)
+    )
+    if config is None or config in [test.config for test in tests]:
+        return None
     short = [queue_of(test.config) for test in tests if too_short(test, slo)]
-    if too_short(latest, slo):
-        config = _with_queue(record.config, derived(record, slo))
-    else:
-        config = shortened(latest, slo)
-    known = config is None or config in [test.config for test in tests]
-    return None if known or queue_of(config) <= max(short, default=0) else config
+    return config if queue_of(config) > max(short, default=0) else None
 
 
 def shortened(test: TrialRecord, slo: Slo) -> Config | None:
