@@ -16,7 +16,7 @@ interval then gets its part of the allowed error (Bonferroni), so that all hold 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -174,27 +174,34 @@ def spread_at_worst(count: int) -> float:
     sqrt((n - 1) / chi2(0.05, n - 1)): 15.9 for two values, 4.4 for three, 1.6 for ten.
     """
     degrees = count - 1
-    low, high = 0.0, float(degrees)  # the lower 5 % of a chi-square lie below its mean
-    while high - low > 1e-9 * high:
-        middle = (low + high) / 2
-        if chi_square_below(middle, degrees) > 1 - CONFIDENCE:
-            high = middle
-        else:
-            low = middle
-    return math.sqrt(degrees / high)
+    lower = _crossing(
+        lambda value: chi_square_below(value, degrees) > 1 - CONFIDENCE,
+        0.0,
+        float(degrees),  # the lower 5 % of a chi-square lie below its mean
+    )
+    return math.sqrt(degrees / lower)
 
 
 def student_quantile(confidence: float, degrees: int) -> float:
-    """The two-sided point t with P(|T| <= t) = confidence, by bisection, to seven digits."""
+    """The two-sided point t with P(|T| <= t) = confidence, by bisection."""
+
+    def beyond(value: float) -> bool:
+        return student_tail(value, degrees) <= 1 - confidence
+
     low, high = 0.0, 1.0
-    while student_tail(high, degrees) > 1 - confidence:
+    while not beyond(high):
         low, high = high, 2 * high
-    while high - low > 1e-7 * high:
+    return _crossing(beyond, low, high)
+
+
+def _crossing(beyond: Callable[[float], bool], low: float, high: float) -> float:
+    """The value from which on `beyond` holds, by bisection, to nine digits."""
+    while high - low > 1e-9 * high:
         middle = (low + high) / 2
-        if student_tail(middle, degrees) > 1 - confidence:
-            low = middle
-        else:
+        if beyond(middle):
             high = middle
+        else:
+            low = middle
     return high
 
 
