@@ -87,7 +87,10 @@ def test_a_queue_that_costs_the_sustainable_rate_itself_is_too_short(first):
     assert next_bound(BEST, SLO, [long, short]) is None
     words = told(BEST.config, SLO, [long, short])
     assert "with a queue of 8 batches less than 80 %" in words
-    assert "one of 3 turns away 1.2 % at 85 % of that rate already, where 0.1 % may" in words
+    assert (
+        "a queue of 3 turns away 1.2 % at 85 % of the sustainable rate already, where 0.1 % may"
+        in words
+    )
 
 
 @pytest.mark.parametrize(("shed", "enough"), [(0, True), (4, True), (7, False)])
@@ -190,6 +193,14 @@ def test_a_first_queue_that_turns_away_what_it_should_carry_is_made_longer():
     assert bound([short, sheds], patient) == 7
     words = told(BEST.config, SLO, [short, sheds])
     assert "a queue of 1 batches turned away what it should carry and is lengthened to 7" in words
+
+
+def test_a_queue_too_short_that_no_other_followed_is_told_as_that():
+    short = overloaded(4, 1, "sheds", shed_at_rate=0.012)
+    assert told(BEST.config, SLO, [short]) == (
+        "a queue of 1 turns away 1.2 % at 85 % of the sustainable rate already, where 0.1 % "
+        "may fail: limit the load before the server"
+    )
 
 
 def test_between_a_queue_too_short_and_one_too_long_one_more_is_tried():

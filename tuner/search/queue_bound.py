@@ -219,7 +219,9 @@ def told(config: Config, slo: Slo, records: Sequence[TrialRecord]) -> str:
     chosen = best(tests, slo)
     if passes(chosen, slo):
         return "" if len(tests) == 1 else _corrected(tests, chosen, slo)
-    long = [test for test in tests if not too_short(test, slo)] or tests
+    if too_short(chosen, slo):
+        return f"{_turned_away(chosen, slo)}: limit the load before the server"
+    long = [test for test in tests if not too_short(test, slo)]
     tried = " or ".join(str(queue_of(test.config)) for test in long)
     return f"with a queue of {tried} batches {TOO_LITTLE}{''.join(_reasons(tests, slo))}"
 
@@ -254,13 +256,10 @@ def _reasons(tests: Sequence[TrialRecord], slo: Slo) -> Iterator[str]:
     latest = tests[-1]
     batching = latest.config.batching
     assert batching is not None
-    if too_short(latest, slo):
-        found = next(found for found in latest.overload if found.share < 1)
-        yield (
-            f"; one of {queue_of(latest.config)} turns away {found.shed_share * 100:.2g} % at "
-            f"{found.share * 100:.0f} % of that rate already, where {slo.max_error_rate * 100:g} "
-            "% may fail, so the longer one is kept: limit the load before the server"
-        )
+    short = [test for test in tests if too_short(test, slo)]
+    if short:
+        words = _turned_away(max(short, key=lambda test: queue_of(test.config)), slo)
+        yield f"; {words}, so the longer one is kept: limit the load before the server"
     elif queue_of(latest.config) <= _threads(latest.config):
         yield (
             f"; a queue cannot be shorter, and full batches of {batching.row_limit} rows take too "
@@ -268,6 +267,16 @@ def _reasons(tests: Sequence[TrialRecord], slo: Slo) -> Iterator[str]:
         )
     elif _tail_ms(latest, slo) <= slo.loosest_ms:
         yield "; what it accepts is answered in time, so that no shorter queue would do better"
+
+
+def _turned_away(test: TrialRecord, slo: Slo) -> str:
+    """What a queue that is too short does below the sustainable rate."""
+    found = next(found for found in test.overload if found.share < 1)
+    return (
+        f"a queue of {queue_of(test.config)} turns away {found.shed_share * 100:.2g} % at "
+        f"{found.share * 100:.0f} % of the sustainable rate already, where "
+        f"{slo.max_error_rate * 100:g} % may fail"
+    )
 
 
 def ours(config: Config) -> bool:
