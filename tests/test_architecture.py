@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "tuner"
 
 RANKS = {
-    0: {"errors", "clock", "protos"},
+    0: {"errors", "clock", "protos", "words"},
     1: {
         "batching",
         "builtin",

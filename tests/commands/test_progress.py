@@ -1,9 +1,12 @@
 """What a log without a terminal gets to read."""
 
-from trials import batched
+from dataclasses import replace
+
+from trials import batched, trial
 
 from tuner.commands import progress
-from tuner.commands.progress import Narrator
+from tuner.commands.progress import Narrator, finding
+from tuner.records import Doubt
 from tuner.trial import Task
 
 PULL = [f"pulling an/image [{'#' * n:<4}] {n} of 4 MB" for n in range(5)]
@@ -26,6 +29,12 @@ def test_a_long_step_is_told_again_after_a_while(capsys, monkeypatch):
         for text in PULL:
             narrator.note(text)
     assert lines(capsys) == PULL
+
+
+def test_a_trial_is_told_in_a_few_words_with_small_rates_in_three_digits():
+    noted = Doubt("decided-together", "8/s holds by its own requests and others", "wait longer")
+    record = replace(trial(3, "final", batched(8), 9.376), notes=(noted, noted))
+    assert finding(record) == "9.38/s sustainable, p99 20.0 ms; decided together"
 
 
 def test_a_log_has_one_line_for_a_trial_and_none_for_its_steps(capsys):

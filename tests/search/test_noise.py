@@ -35,7 +35,7 @@ def test_the_aa_test_says_what_can_be_told_from_noise():
     assert noise.spread_percent == pytest.approx(3.8, abs=0.1)
     assert noise.detectable_percent == pytest.approx(9.2, abs=0.3)
     assert noise.describe(5) == (
-        "A/A test: equal starts of the default carried 200, 210, 195/s, a spread of 3.8 %; "
+        "A/A test: equal starts of the default carried 200/s, 210/s, 195/s, a spread of 3.8 %; "
         "5 blocks will prove a gain from 9 % on, as far as 3 starts can tell"
     )
     coarse = noise_of(run(200.0, 210.0, 195.0, step=1.1), 5)

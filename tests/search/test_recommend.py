@@ -196,7 +196,7 @@ def test_where_nothing_holds_the_nearest_is_named():
     )
     assert decided(records).why == (
         "no configuration met the SLO (p99 <= 60 ms, errors <= 0.1 %) at any load tried; the "
-        f"nearest is {DEFAULT.label()} with a p99 of 75 ms at 100 requests/s"
+        f"nearest is {DEFAULT.label()} with a p99 of 75 ms at 100/s"
     )
 
 

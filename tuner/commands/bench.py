@@ -23,6 +23,7 @@ from tuner.scenario import Scenario, load
 from tuner.store import RunDirectory
 from tuner.trial import LongLoad, Stop, Task, run_trial
 from tuner.wiring import bench as benches
+from tuner.words import per_second
 
 DEFAULT_S = 60.0
 LONGEST_WINDOW_S = 10.0
@@ -201,7 +202,10 @@ class Teller:
 def words(level: Level) -> str:
     """One window in a line."""
     found = level.measurement
-    shown = [f"{found.offered_rps or 0.0:,.0f}/s offered, {found.throughput_rps:,.0f}/s answered"]
+    shown = [
+        f"{per_second(found.offered_rps or 0.0)} offered, "
+        f"{per_second(found.throughput_rps)} answered"
+    ]
     shown += [
         f"{name} {value:.2f} ms"
         for name, value in found.percentiles_ms.items()

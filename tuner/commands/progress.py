@@ -1,6 +1,7 @@
 """Progress for people: one live line on a terminal, plain lines in a log."""
 
 import sys
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Self
@@ -12,6 +13,7 @@ from rich.text import Text
 from tuner.clock import NS_PER_S, now_ns
 from tuner.records import TrialRecord
 from tuner.trial import Task
+from tuner.words import per_second
 
 OUTCOMES = {
     "ok": "holds the SLO",
@@ -114,18 +116,23 @@ class Narrator(AbstractContextManager["Narrator"]):
 
 def finding(record: TrialRecord) -> str:
     """What a trial showed, in a few words."""
-    noted = "".join(f"; {note.code}" for note in record.notes)
+    noted = "".join(f"; {code.replace('-', ' ')}" for code in _codes(record))
     if record.outcome == "ok" and record.sustainable_rps is not None:
         bound = "" if record.ceiling_rps is not None else "at least "
         level = record.reference
         tail = None if level is None else level.measurement.percentiles_ms.get("p99")
         at = "" if tail is None else f", p99 {tail:.1f} ms"
-        return f"{bound}{record.sustainable_rps:,.0f} requests/s sustainable{at}{noted}"
+        return f"{bound}{per_second(record.sustainable_rps)} sustainable{at}{noted}"
     if record.overload:
         return "; ".join(found.describe() for found in record.overload)
     if record.failure is not None:
         return f"failed: {record.failure.text}"
     return f"{OUTCOMES[record.outcome]}{noted}"
+
+
+def _codes(record: TrialRecord) -> Iterable[str]:
+    """What was noted of a trial, each kind once."""
+    return dict.fromkeys(note.code for note in record.notes)
 
 
 def duration(seconds: float) -> str:

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 from tuner.records import Doubt, Level
 from tuner.slo import Slo, percentile_label
+from tuner.words import per_second
 
 APART = 1.1
 """Loads closer than this are one load that noise has judged in two ways."""
@@ -48,8 +49,8 @@ def _odd_orders(trusted: Sequence[Level]) -> Iterator[Doubt]:
     if above:
         yield Doubt(
             "non-monotonic",
-            f"the SLO is missed at {offered_rps(missed):,.0f}/s and holds at "
-            f"{offered_rps(above[-1]):,.0f}/s: only loads below the first are called sustainable",
+            f"the SLO is missed at {_load(missed)} and holds at {_load(above[-1])}: "
+            "only loads below the first are called sustainable",
             "a long batch timeout does this at low load; look at the curve before planning",
         )
 
@@ -73,7 +74,7 @@ def _cliffs(trusted: Sequence[Level], slo: Slo, next_to: float) -> Iterator[Doub
                 end = "failure" if after is None else f"{after:,.0f} ms"
                 yield Doubt(
                     "cliff",
-                    f"from {offered_rps(below):,.0f} to {offered_rps(above):,.0f}/s "
+                    f"from {_load(below)} to {_load(above)} "
                     f"{percentile_label(name)} leaps from {before:,.0f} ms to {end}",
                     "leave headroom: there is no warning before it",
                 )
@@ -90,12 +91,12 @@ def _collapses(trusted: Sequence[Level]) -> Iterator[Doubt]:
             continue
         if measured.throughput_rps < COLLAPSE * best.measurement.throughput_rps:
             shown = "no request is" if not measured.answered else (
-                f"only {measured.throughput_rps:,.0f}/s are"
+                f"only {per_second(measured.throughput_rps)} are"
             )  # fmt: skip
             yield Doubt(
                 "collapse",
-                f"at {offered_rps(level):,.0f}/s offered {shown} answered, after "
-                f"{best.measurement.throughput_rps:,.0f}/s at {offered_rps(best):,.0f}/s",
+                f"at {_load(level)} offered {shown} answered, after "
+                f"{per_second(best.measurement.throughput_rps)} at {_load(best)}",
                 "bound the queue, and shed load in front of the server",
             )
             return
@@ -111,10 +112,14 @@ def _client_limits(opened: Sequence[Level]) -> Iterator[Doubt]:
     if doubts:
         yield Doubt(
             "client-limited",
-            f"the load generator, not the server, was at its end at {offered_rps(highest):,.0f}"
-            f"/s: {doubts[0].text}",
+            f"the load generator, not the server, was at its end at {_load(highest)}: "
+            f"{doubts[0].text}",
             doubts[0].remedy,
         )
+
+
+def _load(level: Level) -> str:
+    return per_second(offered_rps(level))
 
 
 def offered_rps(level: Level) -> float:

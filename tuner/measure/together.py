@@ -9,6 +9,7 @@ from tuner.measure.curve import offered_rps
 from tuner.measure.slo import kept_together
 from tuner.records import Doubt, Level
 from tuner.slo import Slo
+from tuner.words import per_second
 
 MENDED_BY_TIME = frozenset({"too-few-samples"})
 """Doubts that the same measurement again would not settle, but a longer window would."""
@@ -44,10 +45,10 @@ def _undecided(level: Level) -> bool:
 
 
 def _note(level: Level, above: Sequence[Level]) -> Doubt:
-    loads = ", ".join(f"{offered_rps(other):,.1f}" for other in reversed(above))
+    loads = ", ".join(per_second(offered_rps(other)) for other in reversed(above))
     return Doubt(
         "decided-together",
-        f"{offered_rps(level):,.1f}/s holds by its own requests and those at {loads}/s together, "
-        "where the SLO can only be harder to keep",
+        f"{per_second(offered_rps(level))} holds by its own requests and those at {loads} "
+        "together, where the SLO can only be harder to keep",
         "with a longer measure.max_window_s each load is decided by itself",
     )

@@ -12,6 +12,7 @@ from statistics import fmean
 from tuner.records import Config, Drift, Role, TrialRecord
 from tuner.search.paired import detectable_percent, spread_of, student_quantile
 from tuner.search.ranking import APART, by_role, spoilt, step_of
+from tuner.words import per_second
 
 DRIFT_FLOOR = 0.05
 """Smaller changes of log rate are never called drift."""
@@ -39,11 +40,11 @@ class Noise:
 
     def describe(self, blocks: int) -> str:
         """The A/A test in words."""
-        shown = ", ".join(f"{rate:,.0f}" for rate in self.rates_rps)
+        shown = ", ".join(map(per_second, self.rates_rps))
         if self.spread_percent is None:
-            return f"A/A test: the default carried {shown}/s; one start says nothing of noise"
+            return f"A/A test: the default carried {shown}; one start says nothing of noise"
         text = (
-            f"A/A test: equal starts of the default carried {shown}/s, a spread of "
+            f"A/A test: equal starts of the default carried {shown}, a spread of "
             f"{self.spread_percent:.1f} %"
         )
         if self.detectable_percent is None:

@@ -8,6 +8,7 @@ from statistics import fmean
 from tuner.records import Config, TrialRecord
 from tuner.search.space import UNBOUNDED_QUEUE
 from tuner.slo import Slo
+from tuner.words import per_second
 
 TIE = 0.03
 """Configurations whose sustainable rates differ by less are told apart by simplicity alone."""
@@ -138,7 +139,7 @@ def understated(test: TrialRecord) -> str:
     most = max(kept, key=lambda found: found.share)
     return (
         f"the true rate may be higher: at {most.share * 100:.0f} % of what was shown for "
-        f"{test.config.label()}, {most.offered_rps:,.3g}/s, the latency limits were still kept"
+        f"{test.config.label()}, {per_second(most.offered_rps)}, the latency limits were kept"
     )
 
 

@@ -8,6 +8,7 @@ from tuner.measure.counting import LOOKS, chance_of_error, decide, independence
 from tuner.measure.doubts import TOLERANCES, saturated
 from tuner.records import Level, Measurement, TrialRecord
 from tuner.slo import PERCENTILES, Slo, limit_name, percentile_label
+from tuner.words import per_second
 
 Found = tuple[float, TrialRecord, Level]
 """How many times its limits a load took, and whose load it is."""
@@ -65,10 +66,8 @@ def _nearest(records: Sequence[TrialRecord], slo: Slo) -> str:
         for name, _ in slo.limits_ms
     )
     errors = f" and {measured.error_rate * 100:.2g} % errors" if measured.error_rate else ""
-    return (
-        f"; the nearest is {record.config.label()} with a {shown}{errors} at "
-        f"{measured.offered_rps or 0:,.0f} requests/s"
-    )
+    load = per_second(measured.offered_rps or 0)
+    return f"; the nearest is {record.config.label()} with a {shown}{errors} at {load}"
 
 
 def _promise(records: Sequence[TrialRecord], slo: Slo) -> str:
@@ -96,7 +95,7 @@ def _promise(records: Sequence[TrialRecord], slo: Slo) -> str:
     options = " ".join(f"--{name} {limit:g}ms" for name, limit in kept)
     return (
         f"; {shown} would be met, by {record.config.label()} at "
-        f"{level.measurement.offered_rps or 0:,.0f} requests/s (tuner recommend RUN {options} "
+        f"{per_second(level.measurement.offered_rps or 0)} (tuner recommend RUN {options} "
         "names the best configuration for it)"
     )
 

@@ -19,6 +19,7 @@ from tuner.trial.long_load import long_load
 from tuner.trial.overload import overload_test
 from tuner.trial.session import make_ready, warm
 from tuner.trial.task import Bench, Task
+from tuner.words import per_second
 
 CUT_SHORT = Doubt(
     "cut-short",
@@ -132,8 +133,8 @@ def measured(levels: Levels, record: TrialRecord) -> TrialRecord:
 def _client_limited(held_rps: float) -> Doubt:
     return Doubt(
         "client-limited",
-        f"the SLO holds at {held_rps:,.0f}/s, and no higher load can be trusted: it is half of "
-        "what the load generator can send here",
+        f"the SLO holds at {per_second(held_rps)}, and no higher load can be trusted: it is half "
+        "of what the load generator can send here",
         "give load.cpus more processors and load.processes more than one, or put more rows into "
         "a request",
     )
