@@ -203,6 +203,7 @@ def main() -> None:
     text = json.dumps(
         {"runs": [asdict(one) for one in found], "aa": [asdict(one) for one in equal]}
     )
+    asked.out.mkdir(parents=True, exist_ok=True)
     (asked.out / "decisions.json").write_text(text + "\n", encoding="utf-8")
     print(summary(found, equal), end="")
 

@@ -23,7 +23,7 @@ from literal_runs import (
 )
 
 from tuner.errors import StoreError
-from tuner.records import ServerIdentity
+from tuner.records import Overload, ServerIdentity
 from tuner.report import write_report
 from tuner.report.page import flatten, render_page
 from tuner.report.trust import trial_reasons, trust
@@ -243,3 +243,18 @@ def test_the_recommended_trial_is_marked_in_the_table():
     page = render_page(gain_run(), ())
     row = re.search(r'<tr class="recommended">.*?</tr>', page, flags=re.DOTALL)[0]
     assert BEST.id in row
+
+
+def test_loads_carried_beyond_the_rate_are_one_fact_that_names_their_trials():
+    run = gain_run()
+    carried = Overload(1.5, 12.5, 12.5, 0.0, 0.0, 300.0, 0.0, "carries", 400)
+    tests = [
+        replace(run.trials[-1], number=number, role="overload", overload=(carried,))
+        for number in (20, 21)
+    ]
+    facts = {fact.name: fact for fact in trust(replace(run, trials=(*run.trials, *tests))).facts}
+    assert (
+        facts["Carried beyond the rate"].value == "150\u00a0% in trial 20, 150\u00a0% in trial 21"
+    )
+    assert "may be higher" in facts["Carried beyond the rate"].meaning
+    assert "Carried beyond the rate" not in {fact.name for fact in trust(run).facts}

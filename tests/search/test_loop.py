@@ -398,7 +398,7 @@ def test_a_longer_run_opens_with_an_aa_test_and_returns_to_the_reference():
     ]  # fmt: skip
     assert {record.config for record in run.records if record.role == "reference"} == {DEFAULT}
     assert any(
-        "A/A test: equal starts of the default carried 200, 200, 200/s" in text
+        "A/A test: equal starts of the default carried 200/s, 200/s, 200/s" in text
         for text in run.watcher.said
     )
     assert run.watcher.said[0].startswith("plan: 10 more starts for the search, then 4 to prove")

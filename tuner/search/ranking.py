@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from statistics import fmean
 
-from tuner.records import Config, TrialRecord
+from tuner.records import Config, Overload, TrialRecord
 from tuner.search.space import UNBOUNDED_QUEUE
 from tuner.slo import Slo
 from tuner.words import per_second
@@ -131,12 +131,17 @@ def patient(config: Config, slo: Slo) -> bool:
     return (timeout_micros or 0) / 1000 >= PATIENT * slo.tightest_ms
 
 
+def surpassed(test: TrialRecord) -> Overload | None:
+    """The highest load of an overload test that was carried, contradicting the rate shown."""
+    kept = [found for found in test.overload if found.finding == "carries" and found.share > 1]
+    return max(kept, key=lambda found: found.share, default=None)
+
+
 def understated(test: TrialRecord) -> str:
     """Words for an overload test that contradicts the rate it is made of, else nothing."""
-    kept = [found for found in test.overload if found.finding == "carries" and found.share > 1]
-    if not kept:
+    most = surpassed(test)
+    if most is None:
         return ""
-    most = max(kept, key=lambda found: found.share)
     return (
         f"the true rate may be higher: at {most.share * 100:.0f} % of what was shown for "
         f"{test.config.label()}, {per_second(most.offered_rps)}, the latency limits were kept"
