@@ -204,7 +204,9 @@ def test_margins_without_a_percentile_have_the_sign_of_the_count():
 @pytest.mark.parametrize(
     ("changes", "code"),
     [
-        ({"lateness_p99_ms": 3.1}, "generator-late"),
+        ({"lateness_p99_ms": 3.1}, "generator-held-up"),
+        ({"lateness_p99_ms": 3.1, "host": HostEvidence(1.0, 0.3, 0.0)}, "generator-late"),
+        ({"lateness_p99_ms": 3.1, "host": HostEvidence(1.0, 0.3, 0.0, 2)}, "generator-held-up"),
         ({"achieved_share": 0.98}, "schedule-missed"),
         ({"host": HostEvidence(1.0, 0.95, 0.0)}, "generator-cpu"),
         ({"host": HostEvidence(1.0, 0.2, 0.3)}, "foreign-cpu"),
@@ -341,7 +343,7 @@ def test_a_late_generator_makes_the_level_invalid(late_ms):
     samples = columns(np.arange(3_000) / 300, 20 + late, late_ms=late, seconds=10)
     verdict = judge(measure(samples, warmup_s=0, slo=P99_60, host=QUIET, seed=1), P99_60)
     assert not verdict.valid
-    assert "generator-late" in codes(verdict)
+    assert "generator-held-up" in codes(verdict)
 
 
 def test_a_late_generator_does_not_excuse_a_server_that_is_far_too_slow():

@@ -87,9 +87,10 @@ def test_rates_from_before_a_drift_are_ranked_as_they_would_be_now():
     assert ranked(records)[0].config == batched(128)
 
 
-def test_what_another_program_disturbed_is_measured_again():
+@pytest.mark.parametrize("code", ["foreign-cpu", "generator-held-up"])
+def test_what_another_program_disturbed_is_measured_again(code):
     busy = trial(1, "default", DEFAULT, None)
-    doubt = Doubt("foreign-cpu", "others used 1.2 cores", "stop them")
+    doubt = Doubt(code, "others used 1.2 cores", "stop them")
     level = replace(busy.levels[0], verdict=replace(busy.levels[0].verdict, doubts=(doubt,)))
     records = [trial(0, "off", OFF, 100.0), replace(busy, levels=(level,))]
     assert to_repeat(records) == [("default", DEFAULT)]

@@ -88,7 +88,7 @@ def test_a_queue_that_costs_the_sustainable_rate_itself_is_too_short(first):
     words = told(BEST.config, SLO, [long, short])
     assert "with a queue of 8 batches less than 80 %" in words
     assert (
-        "a queue of 3 turns away 1.2 % at 85 % of the sustainable rate already, where 0.1 % may"
+        "a queue of 3 batches turns away 1.2 % at 85 % of the sustainable rate already, where 0.1 % may"
         in words
     )
 
@@ -192,13 +192,13 @@ def test_a_first_queue_that_turns_away_what_it_should_carry_is_made_longer():
     assert next_bound(patient, SLO, [patient, short, sheds]) is None
     assert bound([short, sheds], patient) == 7
     words = told(BEST.config, SLO, [short, sheds])
-    assert "a queue of 1 batches turned away what it should carry and is lengthened to 7" in words
+    assert "a queue of 1 batch turned away what it should carry and is lengthened to 7" in words
 
 
 def test_a_queue_too_short_that_no_other_followed_is_told_as_that():
     short = overloaded(4, 1, "sheds", shed_at_rate=0.012)
     assert told(BEST.config, SLO, [short]) == (
-        "a queue of 1 turns away 1.2 % at 85 % of the sustainable rate already, where 0.1 % "
+        "a queue of 1 batch turns away 1.2 % at 85 % of the sustainable rate already, where 0.1 % "
         "may fail: limit the load before the server"
     )
 

@@ -141,8 +141,9 @@ def test_a_client_at_its_end_is_named():
     assert codes([*curve, *rising((950, 90.0, False))]) == []
 
 
-def test_a_generator_that_a_neighbour_holds_up_is_not_at_its_end():
-    doubts = (Doubt("generator-late", "sent late", "more"), Doubt("foreign-cpu", "busy", "wait"))
+@pytest.mark.parametrize("codes_", [("generator-late", "foreign-cpu"), ("generator-held-up",)])
+def test_a_generator_that_a_neighbour_holds_up_is_not_at_its_end(codes_):
+    doubts = tuple(Doubt(code, "sent late", "wait") for code in codes_)
     late = level(900, held=None, valid=False)
     late = replace(late, verdict=replace(late.verdict, doubts=doubts))
     assert codes([*rising((400, 20.0, True)), late]) == []

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
+from tuner.measure.doubts import DISTURBED
 from tuner.records import Doubt, Level
 from tuner.slo import Slo, percentile_label
 from tuner.words import per_second
@@ -106,7 +107,7 @@ def _client_limits(opened: Sequence[Level]) -> Iterator[Doubt]:
     highest = max(opened, key=offered_rps, default=None)
     if highest is None or highest.verdict.feasible is False:
         return
-    if any(doubt.code == "foreign-cpu" for doubt in highest.verdict.doubts):
+    if any(doubt.code in DISTURBED for doubt in highest.verdict.doubts):
         return  # a generator that shares its processor is late at any load
     doubts = [doubt for doubt in highest.verdict.doubts if doubt.code in CLIENT]
     if doubts:

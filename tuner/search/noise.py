@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from tuner.measure.doubts import DISTURBED
 from tuner.records import Config, Drift, Role, TrialRecord
 from tuner.search.paired import detectable_percent, spread_of, student_quantile
 from tuner.search.ranking import APART, by_role, spoilt, step_of
@@ -22,8 +23,6 @@ STEPS = 1.5
 
 SURE = 0.95
 """Nor are changes that a single start shows by noise with this probability, by Student's t."""
-
-DISTURBED = "foreign-cpu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,5 +138,5 @@ def to_repeat(records: Sequence[TrialRecord]) -> list[tuple[Role, Config]]:
 
 def _disturbed(record: TrialRecord) -> bool:
     return record.outcome == "invalid" and any(
-        doubt.code == DISTURBED for level in record.levels for doubt in level.verdict.doubts
+        doubt.code in DISTURBED for level in record.levels for doubt in level.verdict.doubts
     )

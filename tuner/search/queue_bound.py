@@ -222,8 +222,8 @@ def told(config: Config, slo: Slo, records: Sequence[TrialRecord]) -> str:
     if too_short(chosen, slo):
         return f"{_turned_away(chosen, slo)}: limit the load before the server"
     long = [test for test in tests if not too_short(test, slo)]
-    tried = " or ".join(str(queue_of(test.config)) for test in long)
-    return f"with a queue of {tried} batches {TOO_LITTLE}{''.join(_reasons(tests, slo))}"
+    tried = " or a ".join(map(_queue, long))
+    return f"with a {tried} {TOO_LITTLE}{''.join(_reasons(tests, slo))}"
 
 
 def _corrected(tests: Sequence[TrialRecord], chosen: TrialRecord, slo: Slo) -> str:
@@ -231,13 +231,19 @@ def _corrected(tests: Sequence[TrialRecord], chosen: TrialRecord, slo: Slo) -> s
     first = tests[0]
     if too_short(first, slo):
         return (
-            f"a queue of {queue_of(first.config)} batches turned away what it should carry and is "
+            f"a {_queue(first)} turned away what it should carry and is "
             f"lengthened to {queue_of(chosen.config)}, with which enough is answered in time"
         )
     return (
-        f"a queue of {queue_of(first.config)} batches was too long under overload and is "
+        f"a {_queue(first)} was too long under overload and is "
         f"shortened to {queue_of(chosen.config)}, with which enough is answered in time"
     )
+
+
+def _queue(test: TrialRecord) -> str:
+    """The queue of a test in words: `queue of 3 batches`."""
+    bound = queue_of(test.config)
+    return f"queue of {bound} {'batch' if bound == 1 else 'batches'}"
 
 
 def _as_it_is(config: Config) -> str:
@@ -273,7 +279,7 @@ def _turned_away(test: TrialRecord, slo: Slo) -> str:
     """What a queue that is too short does below the sustainable rate."""
     found = next(found for found in test.overload if found.share < 1)
     return (
-        f"a queue of {queue_of(test.config)} turns away {found.shed_share * 100:.2g} % at "
+        f"a {_queue(test)} turns away {found.shed_share * 100:.2g} % at "
         f"{found.share * 100:.0f} % of the sustainable rate already, where "
         f"{slo.max_error_rate * 100:g} % may fail"
     )

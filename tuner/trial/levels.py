@@ -10,7 +10,7 @@ from pathlib import Path
 from tuner.clock import NS_PER_S, now_ns
 from tuner.load.generator import Generator, OpenLoop
 from tuner.measure.counting import LOOKS, WINDOWS, window_s_for
-from tuner.measure.doubts import TOLERANCES
+from tuner.measure.doubts import DISTURBED, TOLERANCES
 from tuner.measure.host import CpuMeter, processes_cpu
 from tuner.measure.percentiles import samples_for
 from tuner.measure.prometheus import evidence
@@ -96,7 +96,7 @@ class Levels:
             doubts = {doubt.code for doubt in level.verdict.doubts}
             if doubts <= MENDED_BY_TIME or self.late:
                 break
-            if "foreign-cpu" in doubts:
+            if doubts & DISTURBED:
                 self._await_quiet()
             level = measure()
         return level
