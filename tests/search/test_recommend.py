@@ -208,6 +208,8 @@ def test_a_client_at_its_end_is_named_as_the_limit():
     )
     default = replace(SEARCH[1], notes=(note,))
     assert "every load that this load generator can drive" in decided((default, best)).why
+    late = replace(trial(1, "default", DEFAULT, None), notes=(note,))
+    assert "load generator" not in decided((late, SEARCH[3])).why, "nothing was decided there"
 
 
 def test_nothing_is_decided_while_nothing_is_measured():

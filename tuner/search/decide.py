@@ -75,7 +75,9 @@ def decide(records: Sequence[TrialRecord], slo: Slo) -> Decision | None:
 
 
 def _client_limited(trial: TrialRecord) -> bool:
-    return any(note.code == "client-limited" for note in trial.notes)
+    """Whether the SLO held as far as the load generator went: not where nothing was decided."""
+    noted = any(note.code == "client-limited" for note in trial.notes)
+    return noted and trial.outcome == "ok"
 
 
 def _decided(records: Sequence[TrialRecord], slo: Slo) -> Decision | None:
