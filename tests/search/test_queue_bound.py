@@ -87,10 +87,7 @@ def test_a_queue_that_costs_the_sustainable_rate_itself_is_too_short(first):
     assert next_bound(BEST, SLO, [long, short]) is None
     words = told(BEST.config, SLO, [long, short])
     assert "with a queue of 8 batches less than 80 %" in words
-    assert (
-        "a queue of 3 batches turns away 1.2 % at 85 % of the sustainable rate already, where 0.1 % may"
-        in words
-    )
+    assert "a queue of 3 batches turns away 1.2 % at 85 % of the sustainable rate" in words
 
 
 @pytest.mark.parametrize(("shed", "enough"), [(0, True), (4, True), (7, False)])
