@@ -187,7 +187,7 @@ def test_our_engine_in_bulk(kind, concurrency, request, tmp_path):
             [bytes(1_000)], picks, concurrency=concurrency, duration_s=0.5
         )
     assert all_ok(columns)
-    assert len(columns.status) > 4 * concurrency
+    assert len(columns.status) > concurrency, "an answer makes room for the next request"
 
 
 @engines
