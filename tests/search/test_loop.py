@@ -467,6 +467,19 @@ def test_winner_and_runner_up_are_overloaded_as_they_are_deployed_before_the_fin
     assert default.overload_shares == (1.2, 1.5), "its queue is not bounded by us"
 
 
+def test_trials_end_so_early_that_the_page_is_there_by_the_deadline():
+    tasks = []
+
+    def measure(task):
+        tasks.append(task)
+        return measured(task)
+
+    run = tuning(measure=measure, deadline_ns=500 * NS_PER_S)
+    run.clock = lambda: 0
+    run.run()
+    assert {task.until_ns for task in tasks} == {round((500 - CLOSING_S) * NS_PER_S)}
+
+
 def test_a_default_that_is_best_is_overloaded_though_it_needs_no_final():
     def measure(task):
         record = measured(task)

@@ -17,7 +17,7 @@ from tuner.search.decide import decide
 from tuner.search.final import Contender, contenders, final_blocks
 from tuner.search.lengths import search_start_s
 from tuner.search.noise import drift_at
-from tuner.search.plan import Plan, plan
+from tuner.search.plan import CLOSING_S, Plan, plan
 from tuner.search.proof import Proof
 from tuner.search.queue_bound import retrying, told
 from tuner.search.ranking import by_role, search_trials, understated
@@ -226,7 +226,8 @@ class Tuning:
         overloaded: Contender | None = None,
     ) -> TrialRecord:  # fmt: skip
         task = self.agenda.task(role, config, block=block, arm=arm, expected_rps=expected_rps)
-        task = replace(task, until_ns=self.budget.deadline_ns)
+        if (deadline_ns := self.budget.deadline_ns) is not None:
+            task = replace(task, until_ns=deadline_ns - round(CLOSING_S * NS_PER_S))
         if overloaded is not None:
             rate_rps = overloaded.trial.sustainable_rps
             shares = self.proof.shares(overloaded)
