@@ -184,10 +184,10 @@ def test_our_engine_in_bulk(kind, concurrency, request, tmp_path):
         engine("http2", f"127.0.0.1:{port}") as driver,
     ):
         columns = driver.closed_loop(
-            [bytes(1_000)], picks, concurrency=concurrency, duration_s=0.5
+            [bytes(1_000)], picks, concurrency=concurrency, duration_s=3.0
         )
     assert all_ok(columns)
-    assert len(columns.status) > concurrency, "an answer makes room for the next request"
+    assert len(columns.status) > 4 * concurrency
 
 
 @engines
