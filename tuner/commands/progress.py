@@ -1,7 +1,6 @@
 """Progress for people: one live line on a terminal, plain lines in a log."""
 
 import sys
-from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Self
@@ -116,7 +115,8 @@ class Narrator(AbstractContextManager["Narrator"]):
 
 def finding(record: TrialRecord) -> str:
     """What a trial showed, in a few words."""
-    noted = "".join(f"; {code.replace('-', ' ')}" for code in _codes(record))
+    codes = dict.fromkeys(note.code for note in record.notes)
+    noted = "".join(f"; {code.replace('-', ' ')}" for code in codes)
     if record.outcome == "ok" and record.sustainable_rps is not None:
         bound = "" if record.ceiling_rps is not None else "at least "
         level = record.reference
@@ -128,11 +128,6 @@ def finding(record: TrialRecord) -> str:
     if record.failure is not None:
         return f"failed: {record.failure.text}"
     return f"{OUTCOMES[record.outcome]}{noted}"
-
-
-def _codes(record: TrialRecord) -> Iterable[str]:
-    """What was noted of a trial, each kind once."""
-    return dict.fromkeys(note.code for note in record.notes)
 
 
 def duration(seconds: float) -> str:

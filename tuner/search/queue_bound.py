@@ -198,15 +198,12 @@ def best(tests: Sequence[TrialRecord], slo: Slo) -> TrialRecord:
 def retrying(test: TrialRecord, config: Config) -> str:
     """Why a queue follows one that was just tested, in words."""
     bound = queue_of(config)
-    if bound > queue_of(test.config):
-        return (
-            "too much is turned away below the sustainable rate; trying a longer queue: "
-            f"max_enqueued_batches {bound}"
-        )
-    return (
-        "too little of the sustainable rate is answered in time; trying a shorter queue: "
-        f"max_enqueued_batches {bound}"
+    why, which = (
+        ("too much is turned away below the sustainable rate", "longer")
+        if bound > queue_of(test.config)
+        else ("too little of the sustainable rate is answered in time", "shorter")
     )
+    return f"{why}; trying a {which} queue: max_enqueued_batches {bound}"
 
 
 def told(config: Config, slo: Slo, records: Sequence[TrialRecord]) -> str:
@@ -229,14 +226,14 @@ def told(config: Config, slo: Slo, records: Sequence[TrialRecord]) -> str:
 def _corrected(tests: Sequence[TrialRecord], chosen: TrialRecord, slo: Slo) -> str:
     """How the first bound became another that passes."""
     first = tests[0]
-    if too_short(first, slo):
-        return (
-            f"a {_queue(first)} turned away what it should carry and is "
-            f"lengthened to {queue_of(chosen.config)}, with which enough is answered in time"
-        )
+    what = (
+        "turned away what it should carry and is lengthened"
+        if too_short(first, slo)
+        else "was too long under overload and is shortened"
+    )
     return (
-        f"a {_queue(first)} was too long under overload and is "
-        f"shortened to {queue_of(chosen.config)}, with which enough is answered in time"
+        f"a {_queue(first)} {what} to {queue_of(chosen.config)}, with which enough is answered in "
+        "time"
     )
 
 
