@@ -39,7 +39,7 @@ def test_two_loads_that_decide_nothing_alone_decide_the_lower_together():
     before, after, note = found
     assert before is low
     assert (after.verdict.valid, after.verdict.feasible) == (True, True)
-    assert "27/s holds by its own requests and those at 32/s together" in note.text
+    assert "27.0/s holds by its own requests and those at 32.0/s together" in note.text
     assert shown(low) == [], "alone there is nothing to add"
 
 

@@ -39,8 +39,8 @@ def test_the_limit_that_would_be_kept_is_named_with_its_load_and_the_command():
     decision = decide(records, TIGHT)
     assert decision.verdict == "none"
     assert "no configuration met the SLO (p99 <= 5 ms" in decision.why
-    assert "nearest is batching off with a p99 of 31 ms at 40/s" in decision.why
-    assert "p99 <= 54 ms would be met, by batching off at 40/s" in decision.why
+    assert "nearest is batching off with a p99 of 31 ms at 40.0/s" in decision.why
+    assert "p99 <= 54 ms would be met, by batching off at 40.0/s" in decision.why
     assert "tuner recommend RUN --p99 54ms" in decision.why
 
 

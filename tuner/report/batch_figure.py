@@ -18,16 +18,20 @@ if TYPE_CHECKING:
 MOST_ROWS = 16
 """Configurations shown: those with the highest sustainable rates, and the contenders."""
 
+TICK = 46
+"""Characters of a label that leave the plots beside it half of the width."""
+
 
 @dataclass(frozen=True, slots=True)
 class BatchRow:
-    """One configuration at one load. `look` is None for configurations without a role.
+    """One configuration at one load. `name` and `look` are those of a contender.
 
     `rest_ms` is the mean latency without the queueing: compute, and the way there and back;
     `run_ms` is the model's share of it, None where the server does not tell.
     """
 
-    label: str
+    name: str
+    config: str
     look: Look | None
     offered_rps: float | None
     sustained: bool
@@ -36,6 +40,11 @@ class BatchRow:
     rest_ms: float | None = None
     padding_share: float | None = None
     run_ms: float | None = None
+
+    @property
+    def label(self) -> str:
+        """The role, where it has one, and the configuration."""
+        return f"{self.name}: {self.config}" if self.name else self.config
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +100,11 @@ def _add(
     server = level.measurement.server if level else None
     if ids in rows or level is None or server is None or server.rows_per_batch is None:
         return
-    label = trial.config.label()
+    config = trial.config.label()
     mean_ms, queue_ms = level.measurement.mean_ms, server.queue_ms
     rows[ids] = BatchRow(
-        label=clip(f"{curve.name}: {label}" if curve else label),
+        name=curve.name if curve else "",
+        config=clip(config),
         look=curve.look if curve else None,
         offered_rps=level.measurement.offered_rps,
         sustained=trial.reference is not None,
@@ -108,10 +118,11 @@ def _add(
 
 def draw_batches(info: BatchInfo) -> "Figure":
     """Draw the plot: one line of dots for each configuration."""
+    ticks = [_tick(row) for row in info.rows]
     figure = new_figure(
         "How full batches were, and how long requests queued",
         f"{info.server}. Each at its sustainable rate (*: its lowest load).",
-        1.5 + 0.27 * max(len(info.rows), 2),
+        1.5 + (0.34 if any("\n" in tick for tick in ticks) else 0.27) * max(len(ticks), 2),
     )
     left, right = figure.subplots(1, 2, sharey=True)
     _draw_dots(left, info, [row.rows_per_batch for row in info.rows])
@@ -119,7 +130,7 @@ def draw_batches(info: BatchInfo) -> "Figure":
     _draw_dots(right, info, [row.queue_ms for row in info.rows])
     right.set_xlabel("Queueing time (ms, mean)")
     right.tick_params(labelleft=False)
-    left.set_yticks(range(len(info.rows)), [_tick(row) for row in info.rows], size=8)
+    left.set_yticks(range(len(ticks)), ticks, size=8)
     left.set_ylim(len(info.rows) - 0.4, -0.6)
     for text, row in zip(left.get_yticklabels(), info.rows, strict=True):
         text.set_color(STYLES[row.look].color if row.look else INK)
@@ -128,7 +139,12 @@ def draw_batches(info: BatchInfo) -> "Figure":
 
 
 def _tick(row: BatchRow) -> str:
-    return plain(f"{clip(row.label, 52)} · {rate(row.offered_rps)}{'' if row.sustained else '*'}")
+    """The label and the load; on two lines where they are too long for one."""
+    load = f"{rate(row.offered_rps)}{'' if row.sustained else '*'}"
+    on_one_line = row.name and len(row.label) <= TICK
+    name, config = ("", row.label) if on_one_line else (row.name, row.config)
+    shown = plain(f"{clip(config, TICK)} · {load}")
+    return f"{plain(clip(name, TICK))}\n{shown}" if name else shown
 
 
 def _draw_dots(axes: "Axes", info: BatchInfo, values: Sequence[float | None]) -> None:

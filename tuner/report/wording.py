@@ -6,6 +6,7 @@ from typing import Literal
 
 from tuner.records import Role
 from tuner.report.run import Run
+from tuner.words import digits, per_second
 
 MISSING = "–"  # noqa: RUF001
 """What stands where there is no number."""
@@ -50,24 +51,13 @@ Tone = Literal["good", "neutral", "bad"]
 
 
 def number(value: float | None) -> str:
-    """Write three significant digits, never an exponent: `0.125`, `57.3`, `12,400`."""
-    if value is None:
-        return MISSING
-    size = abs(value)
-    if size >= 100:
-        return f"{float(f'{value:.3g}'):,.0f}" if size >= 10_000 else f"{value:,.0f}"
-    if size >= 10:
-        return f"{value:.1f}"
-    if size == 0:
-        return "0"
-    if size >= 1:
-        return f"{value:.2f}"
-    return f"{value:.3f}"
+    """Write three significant digits, see `digits`."""
+    return MISSING if value is None else digits(value)
 
 
 def rate(value: float | None) -> str:
     """Write requests per second with their unit."""
-    return MISSING if value is None else f"{number(value)}/s"
+    return MISSING if value is None else per_second(value)
 
 
 def milliseconds(value: float | None) -> str:
