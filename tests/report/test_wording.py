@@ -59,6 +59,9 @@ def test_a_gain_over_a_default_that_carries_nothing_has_no_percentage():
     assert found.text == "A proven gain: the default keeps the promise at no load that was tried."
 
 
+REFUTED = {"percent": -17.6, "low": -23.8, "high": -11.0}
+
+
 def test_a_gain_before_the_final_is_called_unconfirmed():
     gain = {"percent": 150.0, "low": None, "high": None}
     assert "+150\u00a0% (not confirmed)" in headline(with_verdict("undecided", gain=gain)).detail
@@ -80,6 +83,7 @@ def test_a_recommended_default_that_carries_nothing_is_no_answer():
         (failed_run(), "No configuration could be measured."),
         (with_verdict("tie"), "No proven gain: keep the default."),
         (with_verdict("none"), "No proven gain: keep the default."),
+        (with_verdict("none", gain=REFUTED), "Keep the default: it carries the most."),
         (with_verdict("undecided", recommended=None), "No recommendation yet."),
     ],
 )

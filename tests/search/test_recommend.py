@@ -120,13 +120,22 @@ def test_the_finals_median_block_stands_for_a_configuration():
         ([(150.0, 200.0), (400.0, 200.0), (260.0, 200.0)], "none"),  # scattered: nothing proven
         ([(400.0, 200.0)], "none"),  # a single block has no interval
         ([(0.0, 200.0), (400.0, 200.0)], "none"),  # once it did not hold at all
-        ([(150.0, 200.0), (151.0, 200.0), (152.0, 200.0)], "tie"),  # worse is never recommended
+        ([(150.0, 200.0), (151.0, 200.0), (152.0, 200.0)], "none"),  # worse is never recommended
     ],
 )
 def test_without_proof_the_default_is_kept(rates, verdict):
     winner = deployable(SEARCH[3], SLO)
     decision = decided((*SEARCH, *final(winner, rates)))
     assert (decision.verdict, decision.config) == (verdict, DEFAULT)
+
+
+def test_a_default_that_carries_the_most_is_no_tie():
+    winner = deployable(SEARCH[3], SLO)
+    rates = [(150.0, 200.0), (151.0, 200.0), (152.0, 200.0)]
+    decision = decided((*SEARCH, *final(winner, rates)))
+    assert decision.gain.refuted
+    assert decision.why.startswith("no configuration tried carries more within the SLO")
+    assert f"differs by {decision.gain.describe()}" in decision.why
 
 
 def test_a_small_gain_is_proven_by_fine_steps_alone():

@@ -141,22 +141,8 @@ def headline(run: Run) -> Headline:
     verdict = run.recommendation.get("verdict")
     if verdict == "gain":
         return _gain(run, promise)
-    if verdict == "tie":
-        return Headline(
-            "No proven gain: keep the default.",
-            "The best of the others and the server's default carry the same load within "
-            f"{promise}, as far as the noise of this machine lets anyone tell.{_difference(run)}",
-            "tie",
-            "neutral",
-        )
-    if verdict == "none":
-        return Headline(
-            "No proven gain: keep the default.",
-            f"No configuration that was tried proved to carry more load within {promise} than "
-            f"the server's default.{_difference(run)}",
-            "no gain",
-            "neutral",
-        )
+    if verdict in {"tie", "none"}:
+        return _kept(run, promise)
     return Headline(
         "Provisional: the best so far is not confirmed.",
         f"It carried the most load within {promise} in the search, but was not yet measured "
@@ -188,6 +174,32 @@ def _gain(run: Run, promise: str) -> Headline:
     else:
         text = "A proven gain over the server's default."
     return Headline(text, detail, "proven", "good")
+
+
+def _kept(run: Run, promise: str) -> Headline:
+    """The default stays: shown to carry the most, as much as the others, or as far as is known."""
+    gain, tie = run.recommendation.get("gain"), run.recommendation.get("verdict") == "tie"
+    if not tie and gain and gain["high"] is not None and gain["high"] < 0:
+        return Headline(
+            "Keep the default: it carries the most.",
+            f"The server's default carries more load within {promise} than any other "
+            f"configuration that was tried.{_difference(run)}",
+            "no gain",
+            "neutral",
+        )
+    detail = (
+        "The best of the others and the server's default carry the same load within "
+        f"{promise}, as far as the noise of this machine lets anyone tell."
+        if tie
+        else f"No configuration that was tried proved to carry more load within {promise} than "
+        "the server's default."
+    )
+    return Headline(
+        "No proven gain: keep the default.",
+        f"{detail}{_difference(run)}",
+        "tie" if tie else "no gain",
+        "neutral",
+    )
 
 
 def _difference(run: Run) -> str:

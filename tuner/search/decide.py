@@ -86,7 +86,7 @@ def _decided(records: Sequence[TrialRecord], slo: Slo) -> Decision | None:
     Before the final the verdict is `undecided`. After it: `gain` where the interval of winner or
     runner-up lies above zero; else the default is kept, as a `tie` where the intervals leave no
     room for a gain beyond TIE, as `none` where they do. `none` too where the search found nothing
-    above the default.
+    above the default, or the final showed that the default carries more.
     """
     default = by_role(records, "default")
     chosen = choose(records)
@@ -156,6 +156,12 @@ def _kept(
     best = max(judged, key=lambda item: item.gain.percent if item.gain else 0.0)
     gain = best.gain
     assert gain is not None
+    if gain.refuted:
+        text = (
+            "no configuration tried carries more within the SLO than the server's defaults: the "
+            f"best of the others differs by {gain.describe()} on fresh starts"
+        )
+        return Decision("none", default, config, gain, found, text)
     text = (
         "no proven gain: the best of the others differs from the server's defaults by "
         f"{gain.describe()} on fresh starts"
