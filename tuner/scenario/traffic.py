@@ -94,7 +94,9 @@ class LoadSection(Section):
         1, description="Generator processes that share out the load; one suffices nearly always."
     )
     concurrency: PositiveInt = Field(
-        64, description="Requests outstanding in the closed loop that finds the peak."
+        64,
+        description="Requests outstanding in the closed loop that finds the peak; fewer where "
+        "none of so many is answered in time.",
     )
     outstanding_limit: PositiveInt = Field(
         1024, description="An open-loop level ends as saturated at this many unanswered requests."

@@ -55,6 +55,11 @@ class Levels:
     measuring_s: float = 0.0
     waited_s: float = 0.0
     samples_per_effective: float = CORRELATED_AT_FIRST
+    concurrency: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin with as many requests in the closed loop as the scenario says."""
+        self.concurrency = self.bench.scenario.load.concurrency
 
     @property
     def seed(self) -> int:
@@ -69,7 +74,7 @@ class Levels:
     def closed(self, duration_s: float) -> Samples:
         """Drive the closed loop, judging nothing."""
         samples = self.generator.closed_loop(
-            concurrency=self.bench.scenario.load.concurrency,
+            concurrency=self.concurrency,
             duration_s=duration_s,
             seed=self.seed,
         )

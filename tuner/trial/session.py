@@ -95,13 +95,21 @@ def _exercise_batch_sizes(levels: Levels) -> None:
 
 
 def _warm_up(levels: Levels) -> None:
-    """Drive the closed loop until its latency is steady, within the scenario's patience."""
+    """Drive the closed loop until its latency is steady, within the scenario's patience.
+
+    Where it answers nothing, half as many requests at once are tried: so many wait for each other
+    beyond their deadline, though a lower load may keep the SLO.
+    """
     scenario = levels.bench.scenario
     chunks: list[Samples] = []
     spent_s = 0.0
     while spent_s < scenario.measure.max_warmup_s:
         levels.bench.notify(f"warming up, {spent_s:.0f} s")
-        chunks.append(levels.closed(scenario.measure.warmup_s))
+        chunk = levels.closed(scenario.measure.warmup_s)
+        if levels.concurrency > 1 and chunk.status.all() and not levels.late:
+            levels.concurrency //= 2
+            continue
+        chunks.append(chunk)
         spent_s += scenario.measure.warmup_s
         if warmed_up(chunks).steady or levels.late:
             return
