@@ -314,6 +314,10 @@ COLLAPSED = 0.5
 """One that keeps less than this share has collapsed, however fast it turns the others away."""
 
 
+AT_ONCE_S = 0.05
+"""A server that recovers sooner after an overload is said to do so at once."""
+
+
 @dataclass(frozen=True, slots=True)
 class Overload:
     """What a server did with `share` of its sustainable rate (1.2: 120 %).
@@ -366,11 +370,10 @@ class Overload:
         if self.judged not in {"carries", "stalls"} and self.kept_share < LOST:
             done += f" and keeps {self.kept_share * 100:.0f} % of that rate within the limits"
         tail = "" if self.answered_tail_ms is None else f", tail {self.answered_tail_ms:,.0f} ms"
-        back = (
-            "does not recover in time"
-            if self.recovery_s is None
-            else f"recovers in {self.recovery_s:.1f} s"
-        )
+        back = "does not recover in time"
+        if self.recovery_s is not None:
+            slow = self.recovery_s >= AT_ONCE_S
+            back = f"recovers in {self.recovery_s:.1f} s" if slow else "recovers at once"
         return f"at {self.share * 100:.0f} % of the sustainable rate {done}{tail}, and {back}"
 
 

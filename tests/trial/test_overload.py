@@ -7,7 +7,10 @@ import pytest
 from trial.simulated import TEXT, SimulatedServer, exponential, levels
 from trials import trial
 
-from tuner.records import Overload
+from tuner.clock import NS_PER_MS, NS_PER_S
+from tuner.measure.overload import judge_overload
+from tuner.records import OK, Overload, Samples, Status
+from tuner.slo import Slo
 from tuner.trial.run import measured
 
 CAPACITY = 500.0
@@ -99,6 +102,29 @@ def test_requests_arrive_as_in_the_search(tmp_path):
     middle = np.searchsorted(offsets_ns, driven.duration_s * 5e8)
     for gaps in np.split(np.diff(offsets_ns), [middle]):
         assert np.std(gaps) / np.mean(gaps) == pytest.approx(3.0, rel=0.1)
+
+
+def test_the_last_late_ones_are_not_overlooked_among_many_that_follow():
+    """The first 40 of 1,000 requests that follow are late: fewer than a p95 may overlook."""
+    intended_ns = np.arange(2_000, dtype=np.int64) * NS_PER_S // 500
+    latency_ns = np.full(2_000, 10 * NS_PER_MS)
+    latency_ns[:1_040] = 200 * NS_PER_MS
+    samples = Samples(
+        intended_ns=intended_ns,
+        sent_ns=intended_ns,
+        done_ns=intended_ns + latency_ns,
+        status=np.zeros(2_000, np.uint16),
+        rows=np.ones(2_000, np.int32),
+        statuses=(Status(OK),),
+        started_ns=0,
+        ended_ns=4 * NS_PER_S,
+        cpu_s=0.0,
+        concurrency=None,
+    )
+    found = judge_overload(samples, share=1.2, end_ns=2 * NS_PER_S, slo=Slo((("p95", 50.0),)))
+    assert found.recovery_s == pytest.approx(40 / 500)
+    assert "recovers in 0.1 s" in found.describe()
+    assert "recovers at once" in replace(found, recovery_s=0.02).describe()
 
 
 def test_a_queue_beyond_all_bounds_is_given_up(tmp_path):

@@ -65,12 +65,16 @@ def judge_overload(samples: Samples, *, share: float, end_ns: int, slo: Slo) -> 
 def _recovery_s(
     samples: Samples, missed: NDArray[np.bool_], end_ns: int, name: str
 ) -> float | None:
-    """Seconds from the overload's end until the limit held for all that followed; None: never."""
+    """Seconds from the overload's end to a request from which on the limit held; None: none.
+
+    It is one that was itself in time: the last of the overload's late ones may be so few of all
+    that followed that a percentile overlooks them.
+    """
     after = samples.intended_ns >= end_ns
     times, wrong = samples.intended_ns[after], missed[after]
     left = np.arange(len(wrong), 0, -1)
     share = np.cumsum(wrong[::-1])[::-1] / left
-    good = np.flatnonzero((share <= 1 - PERCENTILES[name]) & (left >= FEWEST))
+    good = np.flatnonzero((share <= 1 - PERCENTILES[name]) & (left >= FEWEST) & ~wrong)
     if not len(good):
         return None
     first = int(good[0])

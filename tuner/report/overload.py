@@ -3,13 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tuner.records import LOST, Overload, TrialRecord
+from tuner.records import AT_ONCE_S, LOST, Overload, TrialRecord
 from tuner.report.run import Run
 from tuner.report.wording import Tone, milliseconds, number, sentence, share
 from tuner.search.queue_bound import told
 from tuner.search.ranking import search_trials
-
-AT_ONCE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,4 +78,4 @@ def overload_remarks(run: Run) -> Iterator[str]:
 def _recovery(seconds: float | None) -> str:
     if seconds is None:
         return "not seen"
-    return "at once" if seconds < AT_ONCE else f"{seconds:.1f} s"
+    return "at once" if seconds < AT_ONCE_S else f"{seconds:.1f} s"
