@@ -113,6 +113,23 @@ def test_unmeasured_steps_are_predicted_with_their_sign():
         assert step.low <= step.percent <= step.high
 
 
+def test_a_value_of_which_the_model_is_wrong_is_not_foretold():
+    """What was measured with two threads carries much less than their batches let one expect."""
+    pairs = [simulated(0, config(8)), simulated(1, config(8, 2000))]
+    trials, rates = zip(*pairs, strict=True)
+    poor = rated(2, config(16, 2000, threads=2), 0.5 * rates[0])
+    asked = {"space": SPACE, "slo": SLO, "cpus": 1, "rows": ((1, 1.0),)}
+    found = foresee([*trials, poor], config(8), rates[0], **asked)
+    assert found.trusted
+    steps_by = {(step.name, step.theirs): step for step in found.steps}
+    doubted = steps_by["num_batch_threads", 2]
+    assert doubted.off_percent > 20
+    assert not doubted.trusted
+    assert steps_by["max_batch_size", 4].trusted
+    said = steps(replace(gain_run(), foreseen=replace(found, steps=(doubted,))))
+    assert "num_batch_threads 2 instead of 1: not foretold, for the model lies +" in said.lines[0]
+
+
 def test_a_model_that_is_far_off_predicts_nothing():
     measured, rate = simulated(0, config(8))
     found = foresee(

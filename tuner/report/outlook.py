@@ -52,6 +52,11 @@ def steps(run: Run) -> Steps | None:
 
 def _step(step: Step) -> str:
     change = f"with {step.name} {step.theirs} instead of {step.ours}"
+    if not step.trusted:
+        return (
+            f"{change}: not foretold, for the model lies {signed_percent(step.off_percent)} off "
+            "what was measured of configurations with it"
+        )
     if max(abs(step.percent), abs(step.low), abs(step.high)) < UNFELT:
         return f"{change} it would carry as much"
     if step.low < -UNFELT and step.high > UNFELT:

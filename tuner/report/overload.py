@@ -41,7 +41,7 @@ def _row(trial: TrialRecord, found: Overload, *, deployed: bool) -> OverloadRow:
     batching = trial.config.batching
     queue = batching.max_enqueued_batches if batching is not None else None
     finding, tone = _judged(found)
-    bound = "" if queue is None else f", a queue of {queue:,} batches"
+    bound = "" if queue is None else f", a queue of {queue:,} batch{'' if queue == 1 else 'es'}"
     return OverloadRow(
         trial=trial.number,
         label=f"{trial.config.label()}{bound}",

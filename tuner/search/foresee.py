@@ -7,6 +7,7 @@ is shown as one, with how far the model is off where there is a measurement.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from statistics import median
 
 from tuner.batching import (
     DEFAULT_BATCH_TIMEOUT_MICROS,
@@ -22,13 +23,17 @@ from tuner.simulate.policy import Policy
 from tuner.simulate.sustain import Workload, sustainable_rps
 from tuner.slo import Slo
 
-FITTED = 6
-"""Configurations that the model is fitted to: the best, and those like the one in question."""
+FITTED = 8
+"""Configurations that the model is fitted to: the one in question, the baselines, the best with
+each value that is a step away, the best."""
 
 TRUSTED = 0.2
 """A model further off than this where there is a measurement predicts nothing."""
 
 WELL_FITTED = 2.5
+
+ASKED = 3
+"""Measured configurations by which the model is judged at a value, the best of them first."""
 
 REQUESTS, RESOLUTION = 4_000, 0.02
 
@@ -44,7 +49,9 @@ STEPPED = {
 class Step:
     """One parameter at its next value: by how many per cent the model's rate changes.
 
-    `low` and `high` span the fits that explain the measurements about as well.
+    `low` and `high` span the fits that explain the measurements about as well. `off_percent` is by
+    how far the model overrates configurations that were measured with their value, beyond what
+    it does here; 0 where there are none.
     """
 
     name: str
@@ -53,6 +60,12 @@ class Step:
     percent: float
     low: float
     high: float
+    off_percent: float = 0.0
+
+    @property
+    def trusted(self) -> bool:
+        """Whether the model agrees with what was measured at their value."""
+        return abs(self.off_percent) <= 100 * TRUSTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +106,9 @@ def foresee(
     """
     if config.batching is None or measured_rps <= 0:
         return None
-    curves = curves_of(_telling(records, config), cpus=cpus)
+    neighbours = list(_neighbours(config, space, cpus))
+    values = [(name, theirs) for name, _, theirs, _ in neighbours]
+    curves = curves_of(_telling(records, config, values, cpus), cpus=cpus)
     largest = max((curve.policy.largest_batch for curve in curves), default=1)
     calibration = fit(
         curves, largest_batch=min(largest, LARGEST_FITTED), rows=rows, cv=cv, in_turn=in_turn
@@ -117,23 +132,72 @@ def foresee(
     found = Foreseen(config, off, calibration.misfit)
     if not found.trusted or min(here) <= 0:
         return found
+
+    def overrated(name: str, value: int) -> float:
+        """How many times as much the model makes of configurations with a value as of ours."""
+        with_it = _measured_with(records, config, name, value, cpus)
+        errors = [
+            sustainable_rps(
+                Policy.of(_deep(record.config), cpus=cpus),
+                calibration.service,
+                slo,
+                workload,
+                resolution=RESOLUTION,
+                guess_rps=record.sustainable_rps,
+            )
+            / (record.sustainable_rps or math.inf)
+            for record in with_it[:ASKED]
+        ]
+        return median(errors) * measured_rps / here[0] if errors else 1.0
+
     known = {unbounded(record.config) for record in search_trials(records)}
     steps = (
-        _step(name, ours, theirs, rates(stepped, here[0]), here)
-        for name, ours, theirs, stepped in _neighbours(config, space, cpus)
+        replace(
+            _step(name, ours, theirs, rates(stepped, here[0]), here),
+            off_percent=(overrated(name, theirs) - 1) * 100,
+        )
+        for name, ours, theirs, stepped in neighbours
         if unbounded(stepped) not in known
     )
     return replace(found, steps=tuple(steps))
 
 
-def _telling(records: Sequence[TrialRecord], config: Config) -> list[TrialRecord]:
-    """The configuration's own trials, then the best: a fit to 500 trials would take minutes."""
+def _telling(
+    records: Sequence[TrialRecord],
+    config: Config,
+    values: Sequence[tuple[str, int]],
+    cpus: int,
+) -> list[TrialRecord]:
+    """The trials that tell most of a configuration and of `values` that are a step away from it.
+
+    A fit to 500 trials would take minutes.
+    """
     own = [record for record in records if unbounded(record.config) == unbounded(config)]
-    others = [record for record in ranked(records) if record not in own]
     baselines = [record for record in records if record.role in {"off", "default"}]
-    chosen = [*own[:3], *baselines, *others]
+    there = [
+        record
+        for name, value in values
+        for record in _measured_with(records, config, name, value, cpus)[:1]
+    ]
+    chosen = [
+        *own[:3],
+        *baselines,
+        *there,
+        *(other for other in ranked(records) if other not in own),
+    ]
     unique = [record for at, record in enumerate(chosen) if record not in chosen[:at]]
     return unique[:FITTED]
+
+
+def _measured_with(
+    records: Sequence[TrialRecord], config: Config, name: str, value: int, cpus: int
+) -> list[TrialRecord]:
+    """Trials under the same flags whose parameter `name` is `value`, the best first."""
+    return [
+        record
+        for record in ranked(records)
+        if record.config.flags == config.flags and _value(record.config, name, cpus) == value
+    ]
 
 
 def _deep(config: Config) -> Config:
@@ -148,16 +212,25 @@ def _neighbours(config: Config, space: Space, cpus: int) -> Iterator[tuple[str, 
     assert batching is not None
     # A ladder ends with the largest batch: a step of that is another ladder.
     laddered = batching.enable_large_batch_splitting or batching.allowed_batch_sizes
-    for name, unset in STEPPED.items():
+    for name in STEPPED:
         if name == "max_batch_size" and laddered:
             continue
-        ours = getattr(batching, name)
-        ours = (cpus if unset is None else unset) if ours is None else ours
+        ours = _value(config, name, cpus)
+        assert ours is not None
         choices = sorted(int(value) for value in space.choices.get(name, ()))
         below = [value for value in choices if value < ours]
         above = [value for value in choices if value > ours]
         for theirs in (*below[-1:], *above[:1]):
             yield name, ours, theirs, replace(config, batching=_with(batching, name, theirs))
+
+
+def _value(config: Config, name: str, cpus: int) -> int | None:
+    """What a stepped parameter is, set or not; None with batching off."""
+    if config.batching is None:
+        return None
+    value: int | None = getattr(config.batching, name)
+    unset = STEPPED[name]
+    return value if value is not None else (cpus if unset is None else unset)
 
 
 def _with(batching: BatchingParameters, name: str, value: int) -> BatchingParameters:
