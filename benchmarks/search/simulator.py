@@ -30,10 +30,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 from surface import Surface
 
 from tuner.records import TrialRecord
+from tuner.search.model_sampler import Setting
 from tuner.simulate.calibrate import fit
 from tuner.simulate.curves import Curve, curve_of, curves_of
 from tuner.simulate.express import highest_rps
 from tuner.simulate.loads import MOST_REQUESTS, shown
+from tuner.simulate.policy import most_cores
 from tuner.simulate.service import ServiceModel
 from tuner.simulate.sustain import Workload
 from tuner.slo import Slo
@@ -82,16 +84,16 @@ def of_surface(task: tuple[Path, int]) -> Errors:
     held_out = [
         surface.measure(number, "sampler", key, rng) for number, key in enumerate(order[drawn:])
     ]
-    return _errors(records, held_out, surface.slo, surface.cpus, in_turn=surface.in_turn)
+    return _errors(records, held_out, surface.setting)
 
 
 def of_example() -> Errors:
     """Each trial of the example's search is predicted from all the others."""
     run = RunDirectory(EXAMPLE)
     records = [record for record in run.trials() if record.block is None and record.levels]
-    slo = Slo((("p95", 50.0),))
+    setting = Setting(Slo((("p95", 50.0),)), 1, in_turn=True)
     found = [
-        _errors([one for one in records if one is not record], [record], slo, 1, in_turn=True)
+        _errors([one for one in records if one is not record], [record], setting)
         for record in records
     ]
     return Errors(
@@ -103,13 +105,15 @@ def of_example() -> Errors:
 def _errors(
     records: Sequence[TrialRecord],
     held_out: Sequence[TrialRecord],
-    slo: Slo,
-    cpus: int,
-    *,
-    in_turn: bool,
+    setting: Setting,
 ) -> Errors:
+    slo, cpus = setting.slo, setting.cpus
     calibration = fit(
-        curves_of(records, cpus=cpus), largest_batch=LARGEST, in_turn=in_turn, thorough=True
+        curves_of(records, cpus=cpus),
+        largest_batch=LARGEST,
+        in_turn=setting.in_turn,
+        most_cores=most_cores(setting.device, cpus),
+        thorough=True,
     )
     assert calibration is not None
     throughput: list[float] = []

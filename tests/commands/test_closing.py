@@ -8,7 +8,13 @@ import pytest
 from tuner.batching import BatchingParameters
 from tuner.commands.closing import print_closing
 from tuner.commands.plan_replica import ground
-from tuner.commands.publish import identity_of, publish_recommendation, report_run, scenario_of
+from tuner.commands.publish import (
+    identity_of,
+    measured_device,
+    publish_recommendation,
+    report_run,
+    scenario_of,
+)
 from tuner.errors import UsageError
 from tuner.report.page import render_page
 from tuner.store import RunDirectory
@@ -57,3 +63,21 @@ def test_with_the_default_beside_it_the_best_so_far_is_recommended(tmp_path, cap
     assert "nothing yet" not in said
     page = render_page(report_run(run), ())
     assert "No recommendation yet." not in page
+
+
+@pytest.mark.parametrize(
+    ("said", "gpus", "device"),
+    [
+        ("auto", [], "cpu"),
+        ("auto", ["NVIDIA L4"], "gpu"),
+        ("gpu", [], "gpu"),
+        ("cpu", ["x"], "cpu"),
+    ],
+)
+def test_whether_a_runs_server_had_a_gpu_is_its_own_to_say(said, gpus, device):
+    """Not this machine's, on which a report or a plan is made."""
+    scenario = scenario_of(RunDirectory(EXAMPLE))
+    scenario = scenario.model_copy(
+        update={"search": scenario.search.model_copy(update={"device": said})}
+    )
+    assert measured_device(scenario, {"server": {"gpus": gpus}}) == device

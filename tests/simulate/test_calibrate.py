@@ -1,6 +1,7 @@
 """Fitting: models whose truth is known are found again, on configurations that were held out."""
 
 import itertools
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from tuner.simulate.calibrate import fit
 from tuner.simulate.curves import Curve, CurvePoint, curves_of
 from tuner.simulate.loads import predicted
-from tuner.simulate.policy import INTER_OP, Policy
+from tuner.simulate.policy import INTER_OP, Policy, most_cores
 from tuner.simulate.service import ServiceModel
 from tuner.simulate.shape import Shape
 from tuner.simulate.sustain import Workload, capacity_rps, sustainable_rps
@@ -105,6 +106,26 @@ def test_a_server_whose_own_flags_say_takes_turns_or_not():
     apart = fit(curves, largest_batch=128)
     alike = fit([replace(curve, traits=()) for curve in curves], largest_batch=128)
     assert apart.misfit < 0.9 * alike.misfit
+
+
+def test_batches_share_no_more_processors_than_there_are():
+    """One batch thread tells nothing of two: that they have one processor does."""
+    trained = [TRAINED[0], batching(1000, 0, 1), batching(32, 0, 1), batching(64, 2, 1)]
+    curves = [measured(p, TURNS, seed) for seed, p in enumerate(trained)]
+    judge = Workload.poisson(4000, seed=99)
+    two = batching(64, 0, 2)
+    truth = sustainable_rps(two, TURNS, P99_60, judge)
+    off = []
+    for most in (1.0, math.inf):
+        found = fit(curves, largest_batch=128, in_turn=True, most_cores=most)
+        assert found.service.cores <= most
+        off.append(abs(math.log(sustainable_rps(two, found.service, P99_60, judge) / truth)))
+    assert off[0] < 0.1
+    assert off[0] <= off[1]
+
+
+def test_what_a_gpu_can_run_at_once_is_not_known():
+    assert (most_cores("cpu", 4), most_cores("gpu", 4)) == (4, math.inf)
 
 
 CLIFF = ServiceModel(

@@ -22,7 +22,7 @@ from tuner.search.ranking import by_role
 from tuner.search.recommend import file_text, recommendation
 from tuner.search.space import Space
 from tuner.server.deployed import deployed_models_text, deployment
-from tuner.simulate.policy import takes_turns
+from tuner.simulate.policy import most_cores, takes_turns
 from tuner.slo import Slo
 from tuner.store import BATCHING, PARETO, RECOMMENDATION, SCENARIO, RunDirectory, read_json
 
@@ -89,6 +89,13 @@ def measured_cpus(run: RunDirectory) -> tuple[int, ...]:
     return tuple(run.environment().get("server_cpus") or ())
 
 
+def measured_device(scenario: Scenario, environment: Mapping[str, Any]) -> str:
+    """Whether a run's server had a GPU, `gpu` or `cpu`: by the scenario's word, or by its own."""
+    if scenario.search.device != "auto":
+        return scenario.search.device
+    return "gpu" if (environment.get("server") or {}).get("gpus") else "cpu"
+
+
 def publish_report(run: RunDirectory) -> tuple[Path, ...]:
     """Write the Pareto table, the plots and the page. Raises UsageError where this is no run."""
     from tuner.report.page import write_report  # noqa: PLC0415 - matplotlib and jinja are slow
@@ -122,16 +129,18 @@ def _foreseen(run: Run, scenario: Scenario, space: Space) -> Foreseen | None:
     )
     if chosen is None or not figures.get("sustainable_rps") or len(scenario.models) > 1:
         return None
+    cpus = len(run.environment.get("server_cpus") or ()) or run.environment.get("cpus") or 1
     return foresee(
         run.trials,
         chosen,
         figures["sustainable_rps"],
         space=space,
         slo=run.slo,
-        cpus=len(run.environment.get("server_cpus") or ()) or run.environment.get("cpus") or 1,
+        cpus=cpus,
         rows=tuple(scenario.models[0].row_weights.items()),
         cv=scenario.load.gap_cv,
         in_turn=takes_turns({**scenario.server.flags, **dict(chosen.flags)}),
+        most_cores=most_cores(measured_device(scenario, run.environment), cpus),
     )
 
 

@@ -98,11 +98,13 @@ def foresee(
     rows: tuple[tuple[int, float], ...],
     cv: float = 1.0,
     in_turn: bool = False,
+    most_cores: float = math.inf,
 ) -> Foreseen | None:
     """Predict one step of each parameter from `config`, which carried `measured_rps`.
 
-    Steps to configurations that were measured are left out; `rows`, `cv` and `in_turn` as in
-    `fit`. None where batching is off or nothing was measured that a model could be fitted to.
+    Steps to configurations that were measured are left out; `rows`, `cv`, `in_turn` and
+    `most_cores` as in `fit`. None where batching is off or nothing was measured that a model could
+    be fitted to.
     """
     if config.batching is None or measured_rps <= 0:
         return None
@@ -111,7 +113,12 @@ def foresee(
     curves = curves_of(_telling(records, config, values, cpus), cpus=cpus)
     largest = max((curve.policy.largest_batch for curve in curves), default=1)
     calibration = fit(
-        curves, largest_batch=min(largest, LARGEST_FITTED), rows=rows, cv=cv, in_turn=in_turn
+        curves,
+        largest_batch=min(largest, LARGEST_FITTED),
+        rows=rows,
+        cv=cv,
+        in_turn=in_turn,
+        most_cores=most_cores,
     )
     if calibration is None:
         return None

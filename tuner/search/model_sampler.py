@@ -30,7 +30,7 @@ from tuner.search.space import FLAG, Choice, Point, Space, config_of, guide_poin
 from tuner.server.flags import flag_text
 from tuner.simulate.calibrate import Calibration
 from tuner.simulate.curves import Curve, CurvePoint, Traits
-from tuner.simulate.policy import NS_PER_US, Policy
+from tuner.simulate.policy import NS_PER_US, Policy, most_cores
 from tuner.slo import PERCENTILES, Slo
 
 CURVE = "curve"
@@ -64,9 +64,9 @@ class Setting:
     """What the model must know besides the space.
 
     `rows` are the rows of a request with their weights, `cv` how much the gaps between requests
-    vary, `device` chooses the guide's points, `in_turn` says that the server's flags leave one
-    batch to run at a time (`takes_turns`), and `say` is told when the model is given up or
-    believed again.
+    vary, `device` chooses the guide's points and says whether batches share the `cpus`, `in_turn`
+    says that the server's flags leave one batch to run at a time (`takes_turns`), and `say` is
+    told when the model is given up or believed again.
     """
 
     slo: Slo
@@ -134,6 +134,7 @@ class ModelSampler(BaseSampler):
             _traits(self._space),
             cv=setting.cv,
             in_turn=setting.in_turn,
+            most_cores=most_cores(setting.device, setting.cpus),
         )
 
     @property

@@ -99,7 +99,8 @@ class _Member:
 class Proposer:
     """Keeps the last fit, from which the next one starts.
 
-    `traits` are the values of all flags that are searched; `rows`, `cv` and `in_turn` as in `fit`.
+    `traits` are the values of all flags that are searched; `rows`, `cv`, `in_turn` and
+    `most_cores` as in `fit`.
     """
 
     slo: Slo
@@ -109,6 +110,7 @@ class Proposer:
     traits: Traits = ()
     cv: float = 1.0
     in_turn: bool = False
+    most_cores: float = math.inf
     calibration: Calibration | None = None
     workload: Workload | None = None
     guesses: dict[Point, float] = field(default_factory=dict)
@@ -135,6 +137,7 @@ class Proposer:
                 cv=self.cv,
                 traits=self.traits,
                 in_turn=self.in_turn,
+                most_cores=self.most_cores,
                 start=start,
                 draws=DRAWS,
                 seed=self.seed,

@@ -101,6 +101,7 @@ def fit(
     traits: Traits = (),
     start: Calibration | None = None,
     in_turn: bool = False,
+    most_cores: float = math.inf,
     thorough: bool = False,
     draws: int = 6,
     seed: int = 0,
@@ -110,8 +111,9 @@ def fit(
     `largest_batch` is the largest number of rows that a batch of interest may hold, `rows` the
     rows of a request with their weights, `cv` the variation of the gaps between requests that were
     measured (see `Workload.drawn`), `start` an earlier fit with the same `largest_batch`.
-    `in_turn` says that batches take turns (see `service`) where a curve's traits do not say. A
-    `thorough` fit simulates every load for as long as it was measured, on several draws of
+    `in_turn` says that batches take turns (see `service`) where a curve's traits do not say, and
+    `most_cores` how many can at most run undisturbed: a server's processors, where it has no GPU.
+    A `thorough` fit simulates every load for as long as it was measured, on several draws of
     arrivals; it takes three times as long, which a search that fits after every start does
     without.
     """
@@ -120,7 +122,7 @@ def fit(
     ]
     if not points:
         return None
-    shape = Shape(sizes_to(largest_batch), traits, in_turn)
+    shape = Shape(sizes_to(largest_batch), traits, in_turn, most_cores)
     paths, most = (PATHS, MOST_REQUESTS) if thorough else (PATHS[:1], REQUESTS)
     workloads = tuple(Workload.drawn(most, cv=cv, seed=seed + path, rows=rows) for path in paths)
     problem = _Problem(shape, points, workloads)

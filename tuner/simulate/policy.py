@@ -1,5 +1,6 @@
 """The batching parameters as the scheduler acts on them, every default filled in."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -20,6 +21,14 @@ UNBOUNDED = 1 << 40
 def takes_turns(flags: Mapping[str, object]) -> bool:
     """Whether batches run one after another on a server with these flags, see `service`."""
     return str(flags.get(INTER_OP)) == "1"
+
+
+def most_cores(device: str, cpus: int) -> float:
+    """How many batches a server with so many processors can run undisturbed, at most.
+
+    A GPU's own limit is not known.
+    """
+    return cpus if device == "cpu" else math.inf
 
 
 @dataclass(frozen=True, slots=True)

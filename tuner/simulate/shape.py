@@ -43,12 +43,13 @@ class Shape:
     """What the parameter vector means: log a, log b, a jump a size, ROOM, and two a trait.
 
     Whether batches run `in_turn` is no parameter: the flags that all servers share say, or a
-    server's own traits.
+    server's own traits. Nor are there more than `most_cores` for them to share.
     """
 
     sizes: tuple[int, ...]
     traits: Traits = ()
     in_turn: bool = False
+    most_cores: float = math.inf
 
     @property
     def prior(self) -> tuple[Floats, Floats]:
@@ -97,7 +98,7 @@ class Shape:
         if cores < 1:  # a lone batch takes more than there is: beside others they take turns
             alone = rest["contention"]
             rest["contention"] = max(alone, 1 - (1 - alone) * cores)
-        rest["cores"] = max(1.0, cores)
+        rest["cores"] = max(1.0, min(cores, self.most_cores))
         times = tuple(float(value) for value in run)
         return ServiceModel(tuple(sizes), times, in_turn=self.turns(traits), **rest)
 
