@@ -313,7 +313,6 @@ LOST = 0.8
 COLLAPSED = 0.5
 """One that keeps less than this share has collapsed, however fast it turns the others away."""
 
-
 AT_ONCE_S = 0.05
 """A server that recovers sooner after an overload is said to do so at once."""
 

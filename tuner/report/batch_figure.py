@@ -141,8 +141,7 @@ def draw_batches(info: BatchInfo) -> "Figure":
 def _tick(row: BatchRow) -> str:
     """The label and the load; on two lines where they are too long for one."""
     load = f"{rate(row.offered_rps)}{'' if row.sustained else '*'}"
-    on_one_line = row.name and len(row.label) <= TICK
-    name, config = ("", row.label) if on_one_line else (row.name, row.config)
+    name, config = (row.name, row.config) if len(row.label) > TICK else ("", row.label)
     shown = plain(f"{clip(config, TICK)} · {load}")
     return f"{plain(clip(name, TICK))}\n{shown}" if name else shown
 

@@ -5,7 +5,7 @@ is shown as one, with how far the model is off where there is a measurement.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
@@ -109,8 +109,12 @@ def foresee(
     if config.batching is None or measured_rps <= 0:
         return None
     neighbours = list(_neighbours(config, space, cpus))
-    values = [(name, theirs) for name, _, theirs, _ in neighbours]
-    curves = curves_of(_telling(records, config, values, cpus), cpus=cpus)
+    order = ranked(records)
+    with_value = {
+        (name, theirs): _measured_with(order, config, name, theirs, cpus)
+        for name, _, theirs, _ in neighbours
+    }
+    curves = curves_of(_telling(records, config, with_value.values()), cpus=cpus)
     largest = max((curve.policy.largest_batch for curve in curves), default=1)
     calibration = fit(
         curves,
@@ -142,7 +146,6 @@ def foresee(
 
     def overrated(name: str, value: int) -> float:
         """How many times as much the model makes of configurations with a value as of ours."""
-        with_it = _measured_with(records, config, name, value, cpus)
         errors = [
             sustainable_rps(
                 Policy.of(_deep(record.config), cpus=cpus),
@@ -153,7 +156,7 @@ def foresee(
                 guess_rps=record.sustainable_rps,
             )
             / (record.sustainable_rps or math.inf)
-            for record in with_it[:ASKED]
+            for record in with_value[name, value][:ASKED]
         ]
         return median(errors) * measured_rps / here[0] if errors else 1.0
 
@@ -172,20 +175,15 @@ def foresee(
 def _telling(
     records: Sequence[TrialRecord],
     config: Config,
-    values: Sequence[tuple[str, int]],
-    cpus: int,
+    steps_away: Iterable[Sequence[TrialRecord]],
 ) -> list[TrialRecord]:
-    """The trials that tell most of a configuration and of `values` that are a step away from it.
+    """The trials that tell most of a configuration, and of each value that is a step away.
 
-    A fit to 500 trials would take minutes.
+    `steps_away` are the trials with each such value. A fit to 500 trials would take minutes.
     """
     own = [record for record in records if unbounded(record.config) == unbounded(config)]
     baselines = [record for record in records if record.role in {"off", "default"}]
-    there = [
-        record
-        for name, value in values
-        for record in _measured_with(records, config, name, value, cpus)[:1]
-    ]
+    there = [record for with_it in steps_away for record in with_it[:1]]
     chosen = [
         *own[:3],
         *baselines,
@@ -197,12 +195,12 @@ def _telling(
 
 
 def _measured_with(
-    records: Sequence[TrialRecord], config: Config, name: str, value: int, cpus: int
+    order: Sequence[TrialRecord], config: Config, name: str, value: int, cpus: int
 ) -> list[TrialRecord]:
-    """Trials under the same flags whose parameter `name` is `value`, the best first."""
+    """Those under the same flags whose parameter `name` is `value`, in the same order."""
     return [
         record
-        for record in ranked(records)
+        for record in order
         if record.config.flags == config.flags and _value(record.config, name, cpus) == value
     ]
 
