@@ -12,6 +12,9 @@ MOST_OPEN = 2
 HARDLY = 0.8
 """A load that leaves so much of the bracket came too near its end: arrivals have their noise."""
 
+MOST_EASED = 4
+"""So often a load that was too much for the generator makes room for a lower one."""
+
 NEARLY = 0.9
 """Of Poisson arrivals a few less may come than are asked for."""
 
@@ -42,6 +45,7 @@ class Ladder:
     dominated_rps: float = 0.0
     most_rps: float = math.inf
     open_rps: list[float] = field(default_factory=list)
+    eased: int = 0
 
     def __post_init__(self) -> None:
         """Begin no higher than loads may be."""
@@ -109,6 +113,15 @@ class Ladder:
         narrowed = _width(after) <= HARDLY * (_width(before) or math.inf)
         self.stuck = after[2:] == before[2:] and (after == before or not narrowed)
 
+    def ease(self, offered_rps: float) -> bool:
+        """Go on below a load at which the generator was at its end; False: there is no use."""
+        if math.isfinite(self.failed_rps) or self.eased >= MOST_EASED:
+            return False
+        self.eased += 1
+        self.most_rps = min(self.most_rps, offered_rps * self.fall)
+        self.start_rps = min(self.start_rps, self.most_rps)
+        return True
+
     def settle(self, offered_rps: float) -> None:
         """Take in that a load, undecided by itself, was shown to hold after all."""
         if offered_rps < self.failed_rps:
@@ -155,6 +168,10 @@ class Rungs:
             self.held_rps = max(self.held_rps, offered_rps)
         else:
             self.failed_rps = offered_rps
+
+    def ease(self, offered_rps: float) -> bool:  # noqa: ARG002
+        """See `Ladder`; there are no loads but the chosen ones."""
+        return False
 
     def settle(self, offered_rps: float) -> None:
         """See `Ladder`; a chosen load stands for itself."""

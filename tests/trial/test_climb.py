@@ -9,7 +9,7 @@ from trial.simulated import SimulatedServer, bench, exponential, levels
 from trials import level, trial
 
 from tuner.errors import LoadError
-from tuner.ladder import Ladder
+from tuner.ladder import MOST_EASED, Ladder
 from tuner.measure.curve import notes
 from tuner.records import Doubt
 from tuner.slo import Slo
@@ -193,6 +193,39 @@ def test_an_untrusted_level_ends_the_climb():
 
     found = climb(Ladder(100.0, 0.05), measure, slo=P99)
     assert (found.outcome, found.sustainable_rps) == ("invalid", None)
+
+
+def busy_above(most_rps):
+    """Measures a server that carries all, by a generator that is at its end above `most_rps`."""
+    asked = []
+
+    def measure(rate):
+        asked.append(rate)
+        if rate <= most_rps:
+            return level(rate, held=True)
+        doubted = level(rate, held=True, valid=False)
+        doubts = (Doubt("generator-cpu", "0.94 cores", "more processors"),)
+        return replace(doubted, verdict=replace(doubted.verdict, doubts=doubts))
+
+    return measure, asked
+
+
+@pytest.mark.parametrize("start", [50.0, 400.0])
+def test_where_the_generator_is_at_its_end_lower_loads_are_tried(start):
+    measure, asked = busy_above(200.0)
+    found = climb(Ladder(start, 0.05), measure, slo=P99)
+    assert found.outcome == "ok"
+    assert 100 <= found.sustainable_rps <= 200
+    assert found.ladder.limited
+    assert max(asked) > 200
+
+
+def test_a_generator_that_is_at_its_end_at_any_load_ends_the_climb():
+    measure, asked = busy_above(0.0)
+    found = climb(Ladder(400.0, 0.05), measure, slo=P99)
+    assert (found.outcome, found.sustainable_rps) == ("invalid", None)
+    assert len(asked) == MOST_EASED + 1
+    assert asked == sorted(asked, reverse=True)
 
 
 def test_when_time_is_up_no_load_is_begun():

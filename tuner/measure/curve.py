@@ -21,6 +21,9 @@ COLLAPSE = 0.8
 CLIENT = frozenset({"generator-late", "generator-cpu", "schedule-missed"})
 """Doubts that say that the load generator is at its end."""
 
+CLIENT_LIMITED = "client-limited"
+"""The note of a trial whose highest load was the generator's limit, not the server's."""
+
 
 def notes(levels: Sequence[Level], slo: Slo, *, next_to: float) -> tuple[Doubt, ...]:
     """Say what a sustainable rate alone would smooth over.
@@ -112,7 +115,7 @@ def _client_limits(opened: Sequence[Level]) -> Iterator[Doubt]:
     doubts = [doubt for doubt in highest.verdict.doubts if doubt.code in CLIENT]
     if doubts:
         yield Doubt(
-            "client-limited",
+            CLIENT_LIMITED,
             f"the load generator, not the server, was at its end at {_load(highest)}: "
             f"{doubts[0].text}",
             doubts[0].remedy,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from tuner.measure.curve import CLIENT_LIMITED
 from tuner.records import Config, TrialRecord
 from tuner.search.final import Finding, ahead, findings
 from tuner.search.paired import Gain
@@ -76,7 +77,7 @@ def decide(records: Sequence[TrialRecord], slo: Slo) -> Decision | None:
 
 def _client_limited(trial: TrialRecord) -> bool:
     """Whether the SLO held as far as the load generator went: not where nothing was decided."""
-    noted = any(note.code == "client-limited" for note in trial.notes)
+    noted = any(note.code == CLIENT_LIMITED for note in trial.notes)
     return noted and trial.outcome == "ok"
 
 

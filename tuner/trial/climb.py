@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from tuner.ladder import LOWEST_SHARE, Ladder, Rungs
 from tuner.load.generator import require_usable
 from tuner.measure.counting import LOOKS, needed_samples
-from tuner.measure.curve import offered_rps
+from tuner.measure.curve import CLIENT, offered_rps
+from tuner.measure.doubts import DISTURBED
 from tuner.measure.together import MENDED_BY_TIME, decided_together
 from tuner.records import Doubt, Level, Outcome
 from tuner.slo import Slo
@@ -92,6 +93,8 @@ def climb(
 ) -> Climb:
     """Follow the ladder to its end, to a level that cannot be trusted, or until time is up.
 
+    Where it is the generator that cannot, lower loads are tried.
+
     Loads that are undecided are decided together by `slo`, since more load makes no request
     faster; not for a server of which low loads have to be asked as well, by `shares`.
 
@@ -123,6 +126,9 @@ def _follow(
         level = measure(rate_rps)
         lacking = {doubt.code for doubt in level.verdict.doubts} <= MENDED_BY_TIME
         found.trusted = level.verdict.valid or lacking
+        if _too_much_for_client(level) and found.ladder.ease(offered_rps(level) or rate_rps):
+            found.trusted = True  # of the server, which has shown nothing yet at this load
+            continue
         if found.trusted:
             hopeful = not level.verdict.valid and _too_few(level, slo)
             found.hopeful |= hopeful
@@ -135,6 +141,13 @@ def _follow(
             found.levels.append(level)
             if pooled:
                 found.settle(slo)
+
+
+def _too_much_for_client(level: Level) -> bool:
+    """Whether a load that the server may carry is more than the generator can be trusted with."""
+    codes = {doubt.code for doubt in level.verdict.doubts}
+    at_its_end = bool(codes & CLIENT) and not codes & DISTURBED
+    return at_its_end and level.verdict.feasible is not False
 
 
 def _too_few(level: Level, slo: Slo) -> bool:

@@ -8,7 +8,7 @@ from tuner.clock import NS_PER_S, now_ns, utc_now
 from tuner.errors import CandidateError, disk
 from tuner.ladder import Rungs
 from tuner.load.generator import Generator
-from tuner.measure.curve import notes
+from tuner.measure.curve import CLIENT_LIMITED, notes
 from tuner.measure.gpu import GpuMeter
 from tuner.records import Doubt, Failure, TrialRecord
 from tuner.server.launcher import Server
@@ -88,7 +88,7 @@ def measured(levels: Levels, record: TrialRecord) -> TrialRecord:
     peak_rps = peak.measurement.throughput_rps
     if task.overload_rps is not None:
         return overload_test(levels, replace(record, peak_rps=peak_rps), task.overload_shares)
-    resolution = scenario.measure.resolution
+    resolution, most_rps = scenario.measure.resolution, levels.bench.usable_rps or math.inf
     rungs = (
         Rungs(task.loads_rps)
         if task.loads_rps
@@ -98,7 +98,7 @@ def measured(levels: Levels, record: TrialRecord) -> TrialRecord:
             loosest_ms=levels.bench.slo.loosest_ms,
             expected_rps=task.expected_rps,
             dominated_rps=task.dominated_rps,
-            most_rps=levels.bench.usable_rps or math.inf,
+            most_rps=most_rps,
         )
     )
     found = climb(
@@ -110,8 +110,11 @@ def measured(levels: Levels, record: TrialRecord) -> TrialRecord:
     )
     if not (found.reference or levels.late):  # the curve is worth knowing, from where the peak is
         for share in task.curve_shares:
-            levels.offered(peak_rps * share)
+            if peak_rps * share <= most_rps:
+                levels.offered(peak_rps * share)
     done = found.as_decided(levels.done)
+    shown = notes(done, levels.bench.slo, next_to=1 + 2 * resolution)
+    limited = rungs.limited and all(note.code != CLIENT_LIMITED for note in shown)
     return replace(
         record,
         peak_rps=peak_rps,
@@ -122,17 +125,17 @@ def measured(levels: Levels, record: TrialRecord) -> TrialRecord:
         reference_level=index_of(found.reference, done),
         dominated=rungs.dominated,
         notes=(
-            *notes(done, levels.bench.slo, next_to=1 + 2 * resolution),
+            *shown,
             *found.notes,
             *((CUT_SHORT,) if found.cut_short else ()),
-            *((_client_limited(rungs.held_rps),) if rungs.limited else ()),
+            *((_client_limited(rungs.held_rps),) if limited else ()),
         ),
     )
 
 
 def _client_limited(held_rps: float) -> Doubt:
     return Doubt(
-        "client-limited",
+        CLIENT_LIMITED,
         f"the SLO holds at {per_second(held_rps)}, and no higher load can be trusted: it is half "
         "of what the load generator can send here",
         "give load.cpus more processors and load.processes more than one, or put more rows into "
