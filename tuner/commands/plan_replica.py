@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from tuner.batching import BatchingParameters
-from tuner.commands.publish import measured_cpus, scenario_of
+from tuner.commands.publish import cpus_of, scenario_of
 from tuner.commands.recommend import recommend
 from tuner.errors import UsageError
 from tuner.records import Config, TrialRecord
@@ -75,7 +75,7 @@ def ground(run: RunDirectory, limits_ms: Mapping[str, float]) -> Ground:
     measured_rps = (found["recommended"] or {}).get("sustainable_rps")
     if not measured_rps:
         raise _unkept(run, slo, trials)
-    cpus, config = _cpus(run), _config(found, trials)
+    cpus, config = cpus_of(run.environment()), _config(found, trials)
     policy = Policy.of(config, cpus=cpus)
     own = starts_of(run, config)
     refined = _refined(run, config)
@@ -138,10 +138,6 @@ def _same(one: Config, other: Config, cpus: int) -> bool:
     return one.flags == other.flags and len(set(policies)) == 1
 
 
-def _cpus(run: RunDirectory) -> int:
-    return len(measured_cpus(run)) or int(run.environment().get("cpus") or 1)
-
-
 def _rows(run: RunDirectory) -> Rows:
     return tuple(scenario_of(run).row_weights.items())
 
@@ -174,7 +170,7 @@ def _unkept(run: RunDirectory, slo: Slo, trials: Sequence[TrialRecord]) -> Usage
 @lru_cache(maxsize=16)
 def _refined(run: RunDirectory, config: Config) -> Refined:
     """The model of one configuration: from the others' measurements first, then from its own."""
-    own = curves_of(starts_of(run, config), cpus=_cpus(run))
+    own = curves_of(starts_of(run, config), cpus=cpus_of(run.environment()))
     return refine(
         model_of_others(run, config),
         own,
@@ -186,14 +182,14 @@ def _refined(run: RunDirectory, config: Config) -> Refined:
 
 def starts_of(run: RunDirectory, config: Config) -> tuple[TrialRecord, ...]:
     """The trials of a configuration, and of those that differ in the bound of their queue."""
-    cpus = _cpus(run)
+    cpus = cpus_of(run.environment())
     return tuple(trial for trial in run.trials() if _same(trial.config, config, cpus))
 
 
 @lru_cache(maxsize=16)
 def model_of_others(run: RunDirectory, config: Config) -> ServiceModel:
     """What the run's other configurations say of the server; the own where there are none."""
-    cpus, own = _cpus(run), starts_of(run, config)
+    cpus, own = cpus_of(run.environment()), starts_of(run, config)
     target = Policy.of(config, cpus=cpus)
     others = sorted(
         curves_of((trial for trial in run.trials() if trial not in own), cpus=cpus),

@@ -89,6 +89,11 @@ def measured_cpus(run: RunDirectory) -> tuple[int, ...]:
     return tuple(run.environment().get("server_cpus") or ())
 
 
+def cpus_of(environment: Mapping[str, Any]) -> int:
+    """How many processors a run's server saw; all of its machine's where it was not pinned."""
+    return len(environment.get("server_cpus") or ()) or int(environment.get("cpus") or 1)
+
+
 def measured_device(scenario: Scenario, environment: Mapping[str, Any]) -> str:
     """Whether a run's server had a GPU, `gpu` or `cpu`: by the scenario's word, or by its own."""
     if scenario.search.device != "auto":
@@ -129,7 +134,7 @@ def _foreseen(run: Run, scenario: Scenario, space: Space) -> Foreseen | None:
     )
     if chosen is None or not figures.get("sustainable_rps") or len(scenario.models) > 1:
         return None
-    cpus = len(run.environment.get("server_cpus") or ()) or run.environment.get("cpus") or 1
+    cpus = cpus_of(run.environment)
     return foresee(
         run.trials,
         chosen,

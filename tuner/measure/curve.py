@@ -110,16 +110,20 @@ def _client_limits(opened: Sequence[Level]) -> Iterator[Doubt]:
     highest = max(opened, key=offered_rps, default=None)
     if highest is None or highest.verdict.feasible is False:
         return
-    if any(doubt.code in DISTURBED for doubt in highest.verdict.doubts):
-        return  # a generator that shares its processor is late at any load
-    doubts = [doubt for doubt in highest.verdict.doubts if doubt.code in CLIENT]
-    if doubts:
+    if doubts := client_doubts(highest):
         yield Doubt(
             CLIENT_LIMITED,
             f"the load generator, not the server, was at its end at {_load(highest)}: "
             f"{doubts[0].text}",
             doubts[0].remedy,
         )
+
+
+def client_doubts(level: Level) -> list[Doubt]:
+    """Why the generator was at its end; nothing where it may have been another program's doing."""
+    if any(doubt.code in DISTURBED for doubt in level.verdict.doubts):
+        return []  # a generator that shares its processor is late at any load
+    return [doubt for doubt in level.verdict.doubts if doubt.code in CLIENT]
 
 
 def _load(level: Level) -> str:

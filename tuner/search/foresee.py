@@ -20,6 +20,7 @@ from tuner.search.space import UNBOUNDED_QUEUE, Space
 from tuner.simulate.calibrate import LARGEST_FITTED, fit
 from tuner.simulate.curves import curves_of
 from tuner.simulate.policy import Policy
+from tuner.simulate.service import ServiceModel
 from tuner.simulate.sustain import Workload, sustainable_rps
 from tuner.slo import Slo
 
@@ -114,7 +115,7 @@ def foresee(
         (name, theirs): _measured_with(order, config, name, theirs, cpus)
         for name, _, theirs, _ in neighbours
     }
-    curves = curves_of(_telling(records, config, with_value.values()), cpus=cpus)
+    curves = curves_of(_telling(records, order, config, with_value.values()), cpus=cpus)
     largest = max((curve.policy.largest_batch for curve in curves), default=1)
     calibration = fit(
         curves,
@@ -129,14 +130,14 @@ def foresee(
     workload = Workload.drawn(REQUESTS, cv=cv, rows=rows)
     models = (calibration.service, *calibration.plausible)
 
-    def rates(asked: Config, guess_rps: float) -> list[float]:
+    def rate(asked: Config, model: ServiceModel, guess_rps: float) -> float:
         policy = Policy.of(_deep(asked), cpus=cpus)
-        return [
-            sustainable_rps(
-                policy, model, slo, workload, resolution=RESOLUTION, guess_rps=guess_rps
-            )
-            for model in models
-        ]
+        return sustainable_rps(
+            policy, model, slo, workload, resolution=RESOLUTION, guess_rps=guess_rps
+        )
+
+    def rates(asked: Config, guess_rps: float) -> list[float]:
+        return [rate(asked, model, guess_rps) for model in models]
 
     here = rates(config, measured_rps)
     off = (here[0] / measured_rps - 1) * 100
@@ -147,16 +148,9 @@ def foresee(
     def overrated(name: str, value: int) -> float:
         """How many times as much the model makes of configurations with a value as of ours."""
         errors = [
-            sustainable_rps(
-                Policy.of(_deep(record.config), cpus=cpus),
-                calibration.service,
-                slo,
-                workload,
-                resolution=RESOLUTION,
-                guess_rps=record.sustainable_rps,
-            )
-            / (record.sustainable_rps or math.inf)
+            rate(record.config, calibration.service, measured) / measured
             for record in with_value[name, value][:ASKED]
+            if (measured := record.sustainable_rps)
         ]
         return median(errors) * measured_rps / here[0] if errors else 1.0
 
@@ -174,12 +168,14 @@ def foresee(
 
 def _telling(
     records: Sequence[TrialRecord],
+    order: Sequence[TrialRecord],
     config: Config,
     steps_away: Iterable[Sequence[TrialRecord]],
 ) -> list[TrialRecord]:
     """The trials that tell most of a configuration, and of each value that is a step away.
 
-    `steps_away` are the trials with each such value. A fit to 500 trials would take minutes.
+    `order` are the trials ranked, `steps_away` those with each such value. A fit to 500 trials
+    would take minutes.
     """
     own = [record for record in records if unbounded(record.config) == unbounded(config)]
     baselines = [record for record in records if record.role in {"off", "default"}]
@@ -188,7 +184,7 @@ def _telling(
         *own[:3],
         *baselines,
         *there,
-        *(other for other in ranked(records) if other not in own),
+        *(other for other in order if other not in own),
     ]
     unique = [record for at, record in enumerate(chosen) if record not in chosen[:at]]
     return unique[:FITTED]

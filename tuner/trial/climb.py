@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from tuner.ladder import LOWEST_SHARE, Ladder, Rungs
 from tuner.load.generator import require_usable
 from tuner.measure.counting import LOOKS, needed_samples
-from tuner.measure.curve import CLIENT, offered_rps
-from tuner.measure.doubts import DISTURBED
+from tuner.measure.curve import client_doubts, offered_rps
 from tuner.measure.together import MENDED_BY_TIME, decided_together
 from tuner.records import Doubt, Level, Outcome
 from tuner.slo import Slo
@@ -145,9 +144,7 @@ def _follow(
 
 def _too_much_for_client(level: Level) -> bool:
     """Whether a load that the server may carry is more than the generator can be trusted with."""
-    codes = {doubt.code for doubt in level.verdict.doubts}
-    at_its_end = bool(codes & CLIENT) and not codes & DISTURBED
-    return at_its_end and level.verdict.feasible is not False
+    return level.verdict.feasible is not False and bool(client_doubts(level))
 
 
 def _too_few(level: Level, slo: Slo) -> bool:
